@@ -214,6 +214,9 @@ class SSDConfig(RunConfig, OptimConfig, InferConfig, AugmentConfig, DataConfig, 
             _check_range(f, value)
         _check_together(self)
 
+    def replace(self, **values: Any) -> SSDConfig:
+        "A copy with other values, checked again."
+        return replace(self, **values)
     @property
     def image_size(self) -> int: return self.image_shape[0]
     @property
