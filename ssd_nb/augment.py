@@ -14,25 +14,11 @@ from .config import SSDConfig
 from .datasets import DataError, image_bytes
 
 # %% auto #0
-__all__ = ['WHOLE', 'FILL', 'GREY', 'jpeg_scan', 'shrink', 'load_image', 'into_window', 'out_of_window', 'centres_inside',
-           'objects_in', 'crop_tries', 'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut', 'show_window',
-           'load_square', 'resize', 'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas',
-           'augment']
+__all__ = ['WHOLE', 'GREY', 'shrink', 'load_image', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
+           'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut', 'show_window', 'load_square', 'resize',
+           'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas', 'mean_colour', 'augment']
 
-# %% ../nbs/07_augment.ipynb #cell-007
-def jpeg_scan(data: bytes, # an image file
-             ) -> tuple[int, int] | None: # channels, offset of the compressed pixels
-    "Where the pixels of a JPEG file begin; None for other formats."
-    if data[:3] != b'\xff\xd8\xff': return None
-    at, channels = 2, 0
-    while at + 10 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xDA: return channels, at
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC): channels = data[at + 9] # start of frame
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2:at + 4], 'big')
-    return channels, len(data)
-
-# %% ../nbs/07_augment.ipynb #cell-010
+# %% ../nbs/07_augment.ipynb #cell-009
 def shrink(image: np.ndarray, # [H, W, 3] uint8
            reduce: int, # 1, 2, 4 or 8
           ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8
@@ -41,10 +27,10 @@ def shrink(image: np.ndarray, # [H, W, 3] uint8
     return cv2.resize(image, (-(-image.shape[1]//reduce), -(-image.shape[0]//reduce)), interpolation=cv2.INTER_AREA)
 
 def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
-    "RGB of a JPEG file with one or three channels, turned as its EXIF data says."
+    "RGB of a JPEG file, turned as its EXIF data says."
     flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[reduce]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    if image is None: raise ValueError('damaged JPEG data')
+    if image is None: raise ValueError('its JPEG data is damaged or cut off')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 def _decode_other(data: bytes) -> np.ndarray:
@@ -52,7 +38,7 @@ def _decode_other(data: bytes) -> np.ndarray:
     try: image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
     except UnidentifiedImageError: # colour TIFF files of 16 bits, for one
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None: raise
+        if image is None: raise ValueError('of no known format')
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
     if image.mode == 'F': raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
     if image.mode[0] == 'I': # 16 bits
@@ -62,21 +48,20 @@ def _decode_other(data: bytes) -> np.ndarray:
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.array(image.convert('RGB'))
 
-# %% ../nbs/07_augment.ipynb #cell-011
+# %% ../nbs/07_augment.ipynb #cell-010
 def load_image(source: Path | bytes, # an image file, its bytes, or anything with `read_bytes()`
                reduce: int = 1, # read it at a half (2), a quarter (4) or an eighth (8) of its size
               ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8 RGB
     "The pixels of an image file as a viewer shows them. Raises `DataError`, which names the file, if it is missing, damaged or cut off."
     name = 'image in memory' if isinstance(source, bytes) else source
     try: data = image_bytes(source)
-    except OSError as e: raise DataError(f'{name}: cannot be read: {e.strerror or e}') from e
-    scan = jpeg_scan(data)
+    except OSError as e: raise DataError(f'{name}: cannot be read: {e.strerror or e}; put the image there or take its entry out') from e
     try:
-        if scan and data.rfind(b'\xff\xd9', scan[1]) < 0: raise ValueError('the file is cut off')
-        return _decode_jpeg(data, reduce) if scan and scan[0] in (1, 3) else shrink(_decode_other(data), reduce)
-    except Exception as e: raise DataError(f'{name}: not a readable image: {e}') from e # decoders raise nearly everything
+        if not data: raise ValueError('the file is empty')
+        return _decode_jpeg(data, reduce) if data[:3] == b'\xff\xd8\xff' else shrink(_decode_other(data), reduce)
+    except Exception as e: raise DataError(f'{name}: not a readable image: {e}; replace the file or take its entry out') from e # decoders raise nearly everything
 
-# %% ../nbs/07_augment.ipynb #cell-016
+# %% ../nbs/07_augment.ipynb #cell-015
 WHOLE = np.array([0., 0., 1., 1.]) # the window that shows the image itself
 
 def into_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the image
@@ -91,7 +76,7 @@ def out_of_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the window
     "The inverse of `into_window`."
     return boxes*(window[2:] - window[:2])[[0, 1, 0, 1]] + window[[0, 1, 0, 1]]
 
-# %% ../nbs/07_augment.ipynb #cell-019
+# %% ../nbs/07_augment.ipynb #cell-018
 def centres_inside(boxes: np.ndarray, # [m, 4] yxyx
                    windows: np.ndarray, # [n, 4] yxyx
                   ) -> np.ndarray: # [n, m] bool
@@ -107,7 +92,7 @@ def objects_in(boxes: np.ndarray, # [m, 4] yxyx in shares of the image
     inside = centres_inside(boxes, window[None])[0]
     return clip_boxes(into_window(boxes[inside], window)).astype(np.float32), labels[inside]
 
-# %% ../nbs/07_augment.ipynb #cell-024
+# %% ../nbs/07_augment.ipynb #cell-023
 def crop_tries(shape: np.ndarray, # [2] height and width of the image
                cfg: SSDConfig, # crop_tries, crop_sides, crop_aspects
                rng: np.random.Generator, # the source of chance
@@ -141,7 +126,7 @@ def draw_crop(boxes: np.ndarray, # [m, 4] yxyx
     passes = np.flatnonzero(crop_passes(tries, boxes, cfg.crop_ious[choice], cfg.rules.paper_crop_test))
     return tries[passes[0]] if len(passes) else WHOLE
 
-# %% ../nbs/07_augment.ipynb #cell-033
+# %% ../nbs/07_augment.ipynb #cell-032
 def reduction(height: float, # pixels that will be shown
               width: float, # pixels that will be shown
               size: int, # side of the picture to be made
@@ -159,35 +144,35 @@ def to_cells(window: np.ndarray, # [4] yxyx in shares of the image
     cells = np.concatenate([np.floor(pixels[:2]/k + 1e-6), np.ceil(pixels[2:]/k - 1e-6)]) # 1e-6: 48.0000001 is still 48
     return cells.astype(int), k
 
-# %% ../nbs/07_augment.ipynb #cell-036
-FILL = (124, 116, 104) # mean colour of ImageNet, RGB
-
+# %% ../nbs/07_augment.ipynb #cell-035
 def cut(image: np.ndarray, # [H, W, 3] uint8
         window: np.ndarray, # [4] yxyx in whole pixels of `image`; may reach beyond it
         size: int, # side of the result
+        fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
        ) -> np.ndarray: # [size, size, 3] uint8
     "What the window shows, stretched to a square (bilinear)."
     (y1, x1, y2, x2), (h, w) = window, image.shape[:2]
     part = image[max(y1, 0):y2, max(x1, 0):x2]
     beyond = [max(n, 0) for n in (-y1, y2 - h, -x1, x2 - w)]
-    if any(beyond): part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT, value=FILL)
+    if any(beyond): part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT, value=fill)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
 
-# %% ../nbs/07_augment.ipynb #cell-039
+# %% ../nbs/07_augment.ipynb #cell-038
 def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them
                 cells: np.ndarray, # [4] yxyx, from `to_cells`
                 reduce: int, # pixels a cell
                 shape: np.ndarray, # [2] height and width of the whole image in pixels
                 size: int, # side of the result
+                fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
                ) -> np.ndarray: # [size, size, 3] uint8
     "The picture in a window. Raises `DataError` if a file holds an image of another size than `shape`."
-    if isinstance(image, np.ndarray): return cut(shrink(image, reduce), cells, size)
+    if isinstance(image, np.ndarray): return cut(shrink(image, reduce), cells, size, fill)
     pixels = load_image(image, reduce)
     if pixels.shape[:2] != tuple(-(-s//reduce) for s in shape):
         h, w, _ = load_image(image).shape
         raise DataError(f'{"image in memory" if isinstance(image, bytes) else image}: the image is {w} wide and {h} high, its annotation says {shape[1]} '
                         f'and {shape[0]}; write the true size, and check that the boxes belong to this image')
-    return cut(pixels, cells, size)
+    return cut(pixels, cells, size, fill)
 
 def load_square(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them
                 size: int, # side of the result
@@ -203,15 +188,16 @@ def resize(image: np.ndarray, # [H, W, 3] uint8
     "The whole image as a square."
     return load_square(image, size, image.shape[:2])
 
-# %% ../nbs/07_augment.ipynb #cell-044
+# %% ../nbs/07_augment.ipynb #cell-043
 def flip_boxes(boxes: np.ndarray, # [m, 4] yxyx
               ) -> np.ndarray: # [m, 4] yxyx
     "Boxes of the mirrored image: left and right change places."
     return np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
 
-# %% ../nbs/07_augment.ipynb #cell-049
+# %% ../nbs/07_augment.ipynb #cell-046
 GREY = np.array([.299, .587, .114]) # how much red, green and blue contribute to grey
 
+# %% ../nbs/07_augment.ipynb #cell-049
 def colour_matrix(mean: np.ndarray, # [3] mean colour of the image
                   brightness: float, # factor, 1 changes nothing
                   contrast: float, # factor, 1 changes nothing
@@ -247,6 +233,10 @@ def draw_canvas(cfg: SSDConfig, # expand, expand_ratio
     corner = -rng.random(2)*(side - 1)
     return np.concatenate([corner, corner + side])
 
+def mean_colour(cfg: SSDConfig) -> tuple[int, int, int]: # RGB in 0..255
+    "The colour that normalisation turns into zeros; it fills a canvas."
+    return tuple(round(255*v) for v in cfg.pixel_mean)
+
 # %% ../nbs/07_augment.ipynb #cell-057
 def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where to read them
             boxes: np.ndarray, # [m, 4] yxyx in shares of the image
@@ -261,7 +251,7 @@ def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where
     crop = draw_crop(into_window(boxes, canvas), shape, cfg, rng)
     cells, k = to_cells(out_of_window(crop, canvas), shape, size)
     boxes, labels = objects_in(boxes, labels, cells*k/shape[[0, 1, 0, 1]])
-    picture = show_window(image, cells, k, shape, size)
+    picture = show_window(image, cells, k, shape, size, mean_colour(cfg))
     if rng.random() < cfg.flip: picture, boxes = cv2.flip(picture, 1), flip_boxes(boxes)
     picture = change_colours(picture, *rng.uniform(1 - cfg.jitter, 1 + cfg.jitter, 3))
     return turn_hue(picture, rng.uniform(-cfg.hue, cfg.hue)) if cfg.hue else picture, boxes, labels

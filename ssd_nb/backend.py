@@ -8,7 +8,7 @@ import importlib
 from typing import Any, Protocol
 import numpy as np
 from .architecture import initial_state, parameters
-from .config import SSDConfig
+from .config import SSDConfig, UserError
 from .loader import Batch
 from .matching import match_and_encode
 
@@ -29,7 +29,7 @@ class Session(Protocol):
         "Take over a state; momentum that is absent starts at 0. Raises `StateError` naming all that does not fit."
 
 # %% ../nbs/13_backend.ipynb #cell-007
-class MissingFramework(ImportError):
+class MissingFramework(UserError, ImportError):
     "The framework of a backend is not installed; the message says how to get it."
 
 def make_session(name: str, # 'torch' or 'mindspore'
@@ -46,7 +46,7 @@ def make_session(name: str, # 'torch' or 'mindspore'
     return module.make_session(cfg, training=training, device=device or cfg.device)
 
 # %% ../nbs/13_backend.ipynb #cell-010
-class StateError(ValueError):
+class StateError(UserError, ValueError):
     "A state that does not fit the network; the message lists every misfit."
 
 MOMENTUM = 'momentum.' # prefix of the optimiser's arrays

@@ -4,20 +4,24 @@
 
 # %% ../nbs/00_config.ipynb #cell-002
 from __future__ import annotations
-import argparse, difflib, typing
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import argparse, difflib, os, sys, tempfile, typing
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 import yaml
 
 # %% auto #0
-__all__ = ['RULES', 'PRESETS', 'ConfigError', 'number', 'ModelConfig', 'BoxConfig', 'DataConfig', 'AugmentConfig', 'InferConfig',
-           'OptimConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig', 'field_types', 'preset',
-           'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser', 'config_values',
-           'config_from_args']
+__all__ = ['RULES', 'PRESETS', 'UserError', 'ConfigError', 'number', 'ModelConfig', 'BoxConfig', 'DataConfig', 'AugmentConfig',
+           'InferConfig', 'OptimConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig', 'field_types',
+           'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser', 'config_values',
+           'config_from_args', 'plain_errors', 'replacing']
 
 # %% ../nbs/00_config.ipynb #cell-004
-class ConfigError(ValueError):
+class UserError(Exception):
+    "Something that the user can mend; the commands print its message and no traceback."
+
+class ConfigError(UserError, ValueError):
     "A configuration that cannot work; the message names the field and the remedy."
 
 def number(default: Any, # default value
@@ -75,7 +79,7 @@ class DataConfig:
     train_split: str = number('train2017', "split to learn from (COCO; for VOC a list of ImageSets/Main, where the default stands for trainval)")
     val_split: str = number('val2017', "split to evaluate on (COCO; for VOC a list of ImageSets/Main, where the default stands for test)")
     voc_root: str = number('', "folder of a VOC data set: ImageSets/, JPEGImages/, Annotations/, or train/ and eval/")
-    image_dir: str = number('', "folder that the paths of a TXT data set start from")
+    image_dir: str = number('', "folder that the paths of a TXT data set start from; empty takes the folder of the TXT file")
     anno_path: str = number('', "TXT file with one row an image: path x1,y1,x2,y2,class ...")
     val_image_dir: str = number('', "the same folder for evaluation; empty takes image_dir")
     val_anno_path: str = number('', "the same file for evaluation; empty takes anno_path")
@@ -150,15 +154,17 @@ class Rules:
     whole_pixels: bool # box coordinates are rounded to whole pixels
     bipartite: bool # every object keeps a default box of its own
     global_positives: bool # divide by the matched boxes of all devices, or each device by its own
+    y_first_rows: bool # rows of TXT data sets are read y before x, and refused at evaluation
+    voc_published: bool # VOC corners are moved by a pixel, difficult objects are like any other
     all_categories: bool # a subset of the classes is still scored over all categories of the data set
 
 RULES = dict(
     standard=Rules(every_image=True, min_score=.01, per_class_limit=False, nms_offset=0., paper_crop_test=True,
                    crowds_are_positives=False, whole_pixels=False, bipartite=True, global_positives=True,
-                  all_categories=False),
+                  y_first_rows=False, voc_published=False, all_categories=False),
     reference=Rules(every_image=False, min_score=.1, per_class_limit=True, nms_offset=1., paper_crop_test=False,
                     crowds_are_positives=True, whole_pixels=True, bipartite=False, global_positives=False,
-                   all_categories=True))
+                   y_first_rows=True, voc_published=True, all_categories=True))
 
 # %% ../nbs/00_config.ipynb #cell-017
 def coerce(value: Any, # a Python value or the text of a flag
@@ -344,10 +350,12 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.train'
                 description: str, # what it does
+                presets: bool = True, # may start from a preset; else from what the command already has
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
     p = Parser(prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('--preset', help=f'start from this configuration: {", ".join(PRESETS)}')
+    p.set_defaults(preset=None)
+    if presets: p.add_argument('--preset', help=f'start from this configuration: {", ".join(PRESETS)}')
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
     for group in (DataConfig, OptimConfig, RunConfig, InferConfig, AugmentConfig, BoxConfig, ModelConfig):
         g = p.add_argument_group(group.__doc__)
@@ -374,3 +382,28 @@ def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`
     cfg = preset(args.preset) if args.preset else base or SSDConfig()
     if args.config: cfg = make_config(read_yaml(args.config), cfg, source=args.config)
     return make_config(config_values(args), cfg)
+
+# %% ../nbs/00_config.ipynb #cell-044
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    "Turn a `UserError` into its message on standard error and exit status 2."
+    try: yield
+    except UserError as e:
+        print(f'error: {e}', file=sys.stderr)
+        raise SystemExit(2) from e
+
+# %% ../nbs/00_config.ipynb #cell-047
+@contextmanager
+def replacing(path: str | Path, # file to be written
+             ) -> Iterator[Path]: # write here
+    "Write a file beside `path` and rename it into place when the block ends well; otherwise `path` stays as it was."
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
+    os.fchmod(handle, 0o644) # mkstemp makes files that only their owner can read
+    os.close(handle)
+    try:
+        yield Path(name)
+        with open(name, 'rb+') as f: os.fsync(f.fileno())
+        os.replace(name, path)
+    finally: Path(name).unlink(missing_ok=True)

@@ -82,33 +82,29 @@ def leaders(logits: np.ndarray, # [N, C] of one image; column 0 is the backgroun
     return box[rank < count], column[rank < count] + 1, cut
 
 # %% ../nbs/18_postprocess.ipynb #cell-025
-def _keep(boxes: np.ndarray, logits: np.ndarray, count: int, cfg: SSDConfig, per_class: bool, class_agnostic: bool) -> list:
-    "For each image: kept box indices and labels, best first, and whether more candidates could change them."
-    rules, columns = cfg.rules, logits.shape[2]
-    parts = [leaders(l, logit(rules.min_score), count, per_class) for l in logits]
-    image = np.repeat(np.arange(len(parts)), [len(p[0]) for p in parts])
+def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cfg: SSDConfig, class_agnostic: bool) -> dict[int, tuple]:
+    "For each image of `todo`: kept box indices and labels, best first, and whether more candidates could change them."
+    rules, per_class, out = cfg.rules, cfg.rules.per_class_limit and not class_agnostic, {}
+    parts = [leaders(logits[i], logit(rules.min_score), count, per_class) for i in todo]
+    image = np.repeat(todo, [len(p[0]) for p in parts])
     box, label = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-    value = logits[image, box, label]
-    group = image if class_agnostic else image*columns + label
+    value, group = logits[image, box, label], image if class_agnostic else image*logits.shape[2] + label
     kept = grouped_nms(boxes[image, box], value, group, cfg.nms_threshold, cfg.max_boxes, rules.nms_offset)
     kept = kept[np.lexsort((label[kept], -value[kept], image[kept]))]
-    ends, out = np.searchsorted(image[kept], np.arange(len(parts) + 1)), []
-    for i, (_, _, cut) in enumerate(parts):
-        k = kept[ends[i]:ends[i + 1]]
-        full = np.bincount(label[k] if per_class else label[k]*0, minlength=len(cut)) >= cfg.max_boxes
+    for i, (_, _, cut) in zip(todo, parts):
+        k = kept[slice(*np.searchsorted(image[kept], (i, i + 1)))]
+        full = np.bincount(label[k] if per_class else 0*k, minlength=len(cut)) >= cfg.max_boxes
         if not per_class: k = k[:cfg.max_boxes]
-        out.append((box[k], label[k], bool((cut & ~full).any())))
+        out[i] = box[k], label[k], bool((cut & ~full).any())
     return out
 
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: SSDConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    out, todo, count = {}, np.arange(len(boxes)), 4*cfg.max_boxes
-    per_class = cfg.rules.per_class_limit and not class_agnostic
-    while len(todo):
-        rounds = dict(zip(todo, _keep(boxes[todo], logits[todo], count, cfg, per_class, class_agnostic)))
-        out.update((i, (box, label)) for i, (box, label, _) in rounds.items())
-        todo, count = np.array([i for i, (_, _, more) in rounds.items() if more], int), 4*count
-    return [Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)) for i, (box, label) in sorted(out.items())]
+    out, todo, count = {}, list(range(len(boxes))), 4*cfg.max_boxes
+    while todo:
+        out |= _keep(boxes, logits, todo, count, cfg, class_agnostic)
+        todo, count = [i for i in todo if out[i][2]], 4*count
+    return [Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)) for i, (box, label, _) in sorted(out.items())]
 
 # %% ../nbs/18_postprocess.ipynb #cell-027
 def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them

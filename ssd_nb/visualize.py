@@ -4,7 +4,7 @@
 
 # %% ../nbs/01_visualize.ipynb #cell-002
 from __future__ import annotations
-import functools, io, os
+import functools, io
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
+from .config import replacing
 
 # %% auto #0
 __all__ = ['LINE_COLOURS', 'Picture', 'panels', 'oklab', 'class_colour', 'text_colour', 'place_label', 'BoxLabel', 'draw_boxes',
@@ -277,10 +278,5 @@ def save_figure(fig: Figure, # any matplotlib figure
     "Write a figure as PNG, whole or not at all; ValueError for another ending."
     path = Path(path)
     if path.suffix.lower() != '.png': raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
-        os.replace(beside, path)
-    finally: beside.unlink(missing_ok=True)
+    with replacing(path) as beside: fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
     return path
