@@ -22,10 +22,13 @@ __all__ = ['WHOLE', 'GREY', 'shrink', 'load_image', 'into_window', 'out_of_windo
 def shrink(image: np.ndarray, # [H, W, 3] uint8
            reduce: int, # 1, 2, 4 or 8
           ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8
-    "The image at a whole fraction of its size, each pixel the mean of those that it stands for."
+    "The image at a whole fraction of its size, each pixel the mean of a square; incomplete squares at the edge are filled up with it."
     if reduce == 1: return image
-    return cv2.resize(image, (-(-image.shape[1]//reduce), -(-image.shape[0]//reduce)), interpolation=cv2.INTER_AREA)
+    h, w = image.shape[:2]
+    image = cv2.copyMakeBorder(image, 0, -h % reduce, 0, -w % reduce, cv2.BORDER_REPLICATE)
+    return cv2.resize(image, (image.shape[1]//reduce, image.shape[0]//reduce), interpolation=cv2.INTER_AREA)
 
+# %% ../nbs/07_augment.ipynb #cell-011
 def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
     "RGB of a JPEG file, turned as its EXIF data says."
     flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[reduce]
@@ -33,12 +36,13 @@ def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
     if image is None: raise ValueError('its JPEG data is damaged or cut off')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
+# %% ../nbs/07_augment.ipynb #cell-013
 def _decode_other(data: bytes) -> np.ndarray:
     "RGB of anything that Pillow or OpenCV can read; 16 bits are brought to 8, what is transparent becomes white."
     try: image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    except UnidentifiedImageError: # colour TIFF files of 16 bits, for one
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-        if image is None: raise ValueError('of no known format')
+    except UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data[:4] in (b'II*\0', b'MM\0*') else None
+        if image is None: raise ValueError('of no known format') from None
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
     if image.mode == 'F': raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
     if image.mode[0] == 'I': # 16 bits
@@ -48,7 +52,7 @@ def _decode_other(data: bytes) -> np.ndarray:
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.array(image.convert('RGB'))
 
-# %% ../nbs/07_augment.ipynb #cell-010
+# %% ../nbs/07_augment.ipynb #cell-015
 def load_image(source: Path | bytes, # an image file, its bytes, or anything with `read_bytes()`
                reduce: int = 1, # read it at a half (2), a quarter (4) or an eighth (8) of its size
               ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8 RGB
@@ -61,7 +65,7 @@ def load_image(source: Path | bytes, # an image file, its bytes, or anything wit
         return _decode_jpeg(data, reduce) if data[:3] == b'\xff\xd8\xff' else shrink(_decode_other(data), reduce)
     except Exception as e: raise DataError(f'{name}: not a readable image: {e}; replace the file or take its entry out') from e # decoders raise nearly everything
 
-# %% ../nbs/07_augment.ipynb #cell-015
+# %% ../nbs/07_augment.ipynb #cell-020
 WHOLE = np.array([0., 0., 1., 1.]) # the window that shows the image itself
 
 def into_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the image
@@ -70,13 +74,14 @@ def into_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the image
     "Boxes as seen through a window."
     return (boxes - window[[0, 1, 0, 1]])/(window[2:] - window[:2])[[0, 1, 0, 1]]
 
+# %% ../nbs/07_augment.ipynb #cell-021
 def out_of_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the window
                   window: np.ndarray, # [4] yxyx in shares of the image
                  ) -> np.ndarray: # [..., 4] yxyx in shares of the image
     "The inverse of `into_window`."
     return boxes*(window[2:] - window[:2])[[0, 1, 0, 1]] + window[[0, 1, 0, 1]]
 
-# %% ../nbs/07_augment.ipynb #cell-018
+# %% ../nbs/07_augment.ipynb #cell-024
 def centres_inside(boxes: np.ndarray, # [m, 4] yxyx
                    windows: np.ndarray, # [n, 4] yxyx
                   ) -> np.ndarray: # [n, m] bool
@@ -84,6 +89,7 @@ def centres_inside(boxes: np.ndarray, # [m, 4] yxyx
     centre = (boxes[:, :2] + boxes[:, 2:])/2
     return ((centre > windows[:, None, :2]) & (centre < windows[:, None, 2:])).all(-1)
 
+# %% ../nbs/07_augment.ipynb #cell-025
 def objects_in(boxes: np.ndarray, # [m, 4] yxyx in shares of the image
                labels: np.ndarray, # [m]
                window: np.ndarray, # [4] yxyx in shares of the image
@@ -92,7 +98,7 @@ def objects_in(boxes: np.ndarray, # [m, 4] yxyx in shares of the image
     inside = centres_inside(boxes, window[None])[0]
     return clip_boxes(into_window(boxes[inside], window)).astype(np.float32), labels[inside]
 
-# %% ../nbs/07_augment.ipynb #cell-023
+# %% ../nbs/07_augment.ipynb #cell-030
 def crop_tries(shape: np.ndarray, # [2] height and width of the image
                cfg: SSDConfig, # crop_tries, crop_sides, crop_aspects
                rng: np.random.Generator, # the source of chance
@@ -103,6 +109,7 @@ def crop_tries(shape: np.ndarray, # [2] height and width of the image
     aspects = sides[:, 0]*shape[0]/(sides[:, 1]*shape[1])
     return np.concatenate([corners, corners + sides], 1)[(aspects >= cfg.crop_aspects[0]) & (aspects <= cfg.crop_aspects[1])]
 
+# %% ../nbs/07_augment.ipynb #cell-031
 def crop_passes(tries: np.ndarray, # [n, 4] yxyx
                 boxes: np.ndarray, # [m, 4] yxyx, m at least 1
                 least: float, # IoU asked for
@@ -114,6 +121,7 @@ def crop_passes(tries: np.ndarray, # [n, 4] yxyx
     else: close = (np.where(overlap > 0, overlap, 1).min(1) >= least) | (overlap.max(1) <= least + .2)
     return close & centres_inside(boxes, tries).any(1)
 
+# %% ../nbs/07_augment.ipynb #cell-033
 def draw_crop(boxes: np.ndarray, # [m, 4] yxyx
               shape: np.ndarray, # [2] height and width of the image
               cfg: SSDConfig, # the recipe, and the protocol for the test
@@ -126,7 +134,7 @@ def draw_crop(boxes: np.ndarray, # [m, 4] yxyx
     passes = np.flatnonzero(crop_passes(tries, boxes, cfg.crop_ious[choice], cfg.rules.paper_crop_test))
     return tries[passes[0]] if len(passes) else WHOLE
 
-# %% ../nbs/07_augment.ipynb #cell-032
+# %% ../nbs/07_augment.ipynb #cell-042
 def reduction(height: float, # pixels that will be shown
               width: float, # pixels that will be shown
               size: int, # side of the picture to be made
@@ -134,6 +142,7 @@ def reduction(height: float, # pixels that will be shown
     "How far an image may be reduced on reading so that both sides keep at least `size` pixels."
     return next((k for k in (8, 4, 2) if min(height, width) >= k*size), 1)
 
+# %% ../nbs/07_augment.ipynb #cell-043
 def to_cells(window: np.ndarray, # [4] yxyx in shares of the image
              shape: np.ndarray, # [2] height and width of the image in pixels
              size: int, # side of the picture to be made
@@ -144,7 +153,7 @@ def to_cells(window: np.ndarray, # [4] yxyx in shares of the image
     cells = np.concatenate([np.floor(pixels[:2]/k + 1e-6), np.ceil(pixels[2:]/k - 1e-6)]) # 1e-6: 48.0000001 is still 48
     return cells.astype(int), k
 
-# %% ../nbs/07_augment.ipynb #cell-035
+# %% ../nbs/07_augment.ipynb #cell-046
 def cut(image: np.ndarray, # [H, W, 3] uint8
         window: np.ndarray, # [4] yxyx in whole pixels of `image`; may reach beyond it
         size: int, # side of the result
@@ -157,7 +166,7 @@ def cut(image: np.ndarray, # [H, W, 3] uint8
     if any(beyond): part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT, value=fill)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
 
-# %% ../nbs/07_augment.ipynb #cell-038
+# %% ../nbs/07_augment.ipynb #cell-049
 def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them
                 cells: np.ndarray, # [4] yxyx, from `to_cells`
                 reduce: int, # pixels a cell
@@ -174,6 +183,7 @@ def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where t
                         f'and {shape[0]}; write the true size, and check that the boxes belong to this image')
     return cut(pixels, cells, size, fill)
 
+# %% ../nbs/07_augment.ipynb #cell-050
 def load_square(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them
                 size: int, # side of the result
                 shape: tuple[int, int], # height and width of the image in pixels
@@ -182,22 +192,23 @@ def load_square(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where t
     shape = np.asarray(shape)
     return show_window(image, *to_cells(WHOLE, shape, size), shape, size)
 
+# %% ../nbs/07_augment.ipynb #cell-051
 def resize(image: np.ndarray, # [H, W, 3] uint8
            size: int, # side of the result
           ) -> np.ndarray: # [size, size, 3] uint8
     "The whole image as a square."
     return load_square(image, size, image.shape[:2])
 
-# %% ../nbs/07_augment.ipynb #cell-043
+# %% ../nbs/07_augment.ipynb #cell-056
 def flip_boxes(boxes: np.ndarray, # [m, 4] yxyx
               ) -> np.ndarray: # [m, 4] yxyx
     "Boxes of the mirrored image: left and right change places."
     return np.stack([boxes[:, 0], 1 - boxes[:, 3], boxes[:, 2], 1 - boxes[:, 1]], 1)
 
-# %% ../nbs/07_augment.ipynb #cell-046
+# %% ../nbs/07_augment.ipynb #cell-059
 GREY = np.array([.299, .587, .114]) # how much red, green and blue contribute to grey
 
-# %% ../nbs/07_augment.ipynb #cell-049
+# %% ../nbs/07_augment.ipynb #cell-062
 def colour_matrix(mean: np.ndarray, # [3] mean colour of the image
                   brightness: float, # factor, 1 changes nothing
                   contrast: float, # factor, 1 changes nothing
@@ -215,7 +226,7 @@ def change_colours(image: np.ndarray, # [H, W, 3] uint8
     "The image in another light."
     return cv2.transform(image, colour_matrix(cv2.mean(image)[:3], brightness, contrast, saturation))
 
-# %% ../nbs/07_augment.ipynb #cell-052
+# %% ../nbs/07_augment.ipynb #cell-065
 def turn_hue(image: np.ndarray, # [H, W, 3] uint8
              turn: float, # share of the colour circle, -0.5..0.5
             ) -> np.ndarray: # [H, W, 3] uint8
@@ -224,6 +235,7 @@ def turn_hue(image: np.ndarray, # [H, W, 3] uint8
     hsv[..., 0] = ((np.arange(256) + round(turn*180)) % 180).astype(np.uint8)[hsv[..., 0]] # OpenCV's circle has 180 steps
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
+# %% ../nbs/07_augment.ipynb #cell-066
 def draw_canvas(cfg: SSDConfig, # expand, expand_ratio
                 rng: np.random.Generator, # the source of chance
                ) -> np.ndarray: # [4] yxyx in shares of the image
@@ -233,11 +245,12 @@ def draw_canvas(cfg: SSDConfig, # expand, expand_ratio
     corner = -rng.random(2)*(side - 1)
     return np.concatenate([corner, corner + side])
 
+# %% ../nbs/07_augment.ipynb #cell-067
 def mean_colour(cfg: SSDConfig) -> tuple[int, int, int]: # RGB in 0..255
     "The colour that normalisation turns into zeros; it fills a canvas."
     return tuple(round(255*v) for v in cfg.pixel_mean)
 
-# %% ../nbs/07_augment.ipynb #cell-057
+# %% ../nbs/07_augment.ipynb #cell-072
 def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where to read them
             boxes: np.ndarray, # [m, 4] yxyx in shares of the image
             labels: np.ndarray, # [m]

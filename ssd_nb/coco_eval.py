@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Mapping, Sequence
 import numpy as np
+from matplotlib.figure import Figure
 from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -18,9 +19,9 @@ from .postprocess import Detections
 from .visualize import draw_boxes, show_image
 
 # %% auto #0
-__all__ = ['STATS', 'IOUS', 'KIND_COLOURS', 'voc_ap', 'Objects', 'objects_of', 'to_coco_results', 'Report', 'evaluated_images',
-           'evaluate', 'format_report', 'class_table', 'pr_curve', 'overlaps', 'voc_scores', 'ErrorKinds',
-           'error_kinds', 'show_errors']
+__all__ = ['STATS', 'IOUS', 'KIND_COLOURS', 'voc_ap', 'Objects', 'objects_by_image', 'to_coco_results', 'Report',
+           'evaluated_images', 'evaluate', 'format_report', 'class_table', 'pr_curve', 'overlaps', 'voc_scores',
+           'ErrorKinds', 'error_kinds', 'show_errors']
 
 # %% ../nbs/19_coco_eval.ipynb #cell-007
 def voc_ap(recall: np.ndarray, # [n] rising
@@ -41,8 +42,9 @@ class Objects:
     labels: np.ndarray # [m] int32, 1 is the data set's first class
     crowd: np.ndarray # [m] bool; regions that count neither for nor against a detection
 
-def objects_of(dataset: Dataset, # its ground truth is read
-              ) -> dict[int, Objects]: # for each image id, also of images without objects
+# %% ../nbs/19_coco_eval.ipynb #cell-011
+def objects_by_image(dataset: Dataset, # its ground truth is read
+                    ) -> dict[int, Objects]: # for each image id, also of images without objects
     "The objects of the data set's classes in each image."
     label_of = {c: i + 1 for i, c in enumerate(dataset.category_ids)}
     rows = {image['id']: [] for image in dataset.ground_truth['images']}
@@ -52,7 +54,7 @@ def objects_of(dataset: Dataset, # its ground truth is read
     return {i: Objects(np.concatenate([t[:, :2], t[:, :2] + t[:, 2:4]], 1).astype(np.float32), t[:, 4].astype(np.int32), t[:, 5] > 0)
             for i, t in tables.items()}
 
-# %% ../nbs/19_coco_eval.ipynb #cell-014
+# %% ../nbs/19_coco_eval.ipynb #cell-015
 def to_coco_results(detections: Mapping[int, Detections], # by image id
                     category_ids: Sequence[int], # of label 1, 2, ...
                    ) -> list[dict]: # image_id, category_id, bbox (x, y, width, height in pixels), score
@@ -65,10 +67,11 @@ def to_coco_results(detections: Mapping[int, Detections], # by image id
                 for bbox, label, score in zip(rows, found.labels, found.scores)]
     return out
 
-# %% ../nbs/19_coco_eval.ipynb #cell-017
+# %% ../nbs/19_coco_eval.ipynb #cell-018
 STATS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 IOUS = tuple(i/100 for i in range(50, 100, 5))
 
+# %% ../nbs/19_coco_eval.ipynb #cell-020
 @dataclass(frozen=True)
 class Report:
     "An evaluation's result. A number is -1 where there is no object to measure it on."
@@ -82,7 +85,7 @@ class Report:
     @property
     def mAP(self) -> float: return self.stats['AP']
 
-# %% ../nbs/19_coco_eval.ipynb #cell-019
+# %% ../nbs/19_coco_eval.ipynb #cell-022
 def evaluated_images(dataset: Dataset, # its ground truth is read
                      rules: Rules, # `every_image` decides
                     ) -> list[int]: # image ids in ascending order
@@ -92,7 +95,7 @@ def evaluated_images(dataset: Dataset, # its ground truth is read
     wanted, crowded = {a['image_id'] for a in truth if a['category_id'] in set(dataset.category_ids)}, {a['image_id'] for a in truth if a['iscrowd']}
     return [i for i in everyone if i in wanted and i not in crowded]
 
-# %% ../nbs/19_coco_eval.ipynb #cell-022
+# %% ../nbs/19_coco_eval.ipynb #cell-025
 def _index(ground_truth: dict, annotations: list[dict]) -> COCO:
     "pycocotools' index over some annotations, numbered from 1."
     index = COCO()
@@ -101,6 +104,7 @@ def _index(ground_truth: dict, annotations: list[dict]) -> COCO:
     index.createIndex()
     return index
 
+# %% ../nbs/19_coco_eval.ipynb #cell-026
 def _judge(results: list[dict], dataset: Dataset, images: list[int], rules: Rules) -> tuple[COCOeval, tuple[str, ...]]:
     "pycocotools' evaluation and its twelve lines."
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -113,11 +117,12 @@ def _judge(results: list[dict], dataset: Dataset, images: list[int], rules: Rule
         judge.summarize()
     return judge, tuple(said.getvalue().splitlines())
 
-# %% ../nbs/19_coco_eval.ipynb #cell-024
+# %% ../nbs/19_coco_eval.ipynb #cell-028
 def _mean(values: np.ndarray) -> float:
     "Mean of what was measured, -1 if nothing was."
     return float(values[values > -1].mean()) if (values > -1).any() else -1.
 
+# %% ../nbs/19_coco_eval.ipynb #cell-029
 def _per_class(judge: COCOeval, names: Mapping[int, str], results: list[dict]) -> dict[str, dict[str, float]]:
     "AP, AP50, AR100 and counts of each class, in the order of category ids."
     wanted, found = set(judge.params.imgIds), Counter(r['category_id'] for r in results)
@@ -126,13 +131,15 @@ def _per_class(judge: COCOeval, names: Mapping[int, str], results: list[dict]) -
     return {names[c]: dict(AP=_mean(p[:, :, k]), AP50=_mean(p[0, :, k]), AR100=_mean(r[:, k]), objects=objects[c], detections=found[c])
             for k, c in enumerate(judge.params.catIds)}
 
+# %% ../nbs/19_coco_eval.ipynb #cell-031
 def _note(results: list[dict], per_class: Mapping[str, dict], images: list[int]) -> str:
     "What a reader should know before believing the numbers."
-    if not any(c['objects'] for c in per_class.values()): return f'The {len(images)} evaluated images show no object of these classes, so nothing can be measured (-1).'
-    if not results: return f'Nothing was detected in the {len(images)} evaluated images, so every number is 0: the network has learnt nothing yet, or --min_score is too high.'
+    where = f'in the {len(images)} evaluated images'
+    if not any(c['objects'] for c in per_class.values()): return f'There is no object of these classes {where}, so nothing can be measured (-1).'
+    if not results: return f'Nothing was detected {where}, so every number is 0: the network has learnt nothing yet, or --min_score is too high.'
     return ''
 
-# %% ../nbs/19_coco_eval.ipynb #cell-025
+# %% ../nbs/19_coco_eval.ipynb #cell-032
 def evaluate(detections: Mapping[int, Detections], # by image id; an image without an entry has none
              dataset: Dataset, # ground truth, classes and their category ids
              rules: Rules = RULES['standard'], # which images and categories count
@@ -140,19 +147,22 @@ def evaluate(detections: Mapping[int, Detections], # by image id; an image witho
     "COCO's twelve numbers, per class and as curves; prints nothing. ValueError for detections in images that the data set does not have."
     known = {image['id'] for image in dataset.ground_truth['images']}
     strangers = [i for i in detections if i not in known]
-    if strangers: raise ValueError(f'detections for {len(strangers)} images that the data set does not have, such as image {strangers[0]!r}; do both belong to the same split?')
+    if strangers: raise ValueError(f'detections for {len(strangers)} images that the data set does not have, such as image {strangers[0]!r}; '
+                                   'do both belong to the same split?')
     images = evaluated_images(dataset, rules)
     results = to_coco_results({i: detections[i] for i in images if i in detections}, dataset.category_ids)
     judge, lines = _judge(results, dataset, images, rules)
     per_class = _per_class(judge, {c['id']: c['name'] for c in dataset.ground_truth['categories']}, results)
-    return Report(dict(zip(STATS, map(float, judge.stats))), lines, per_class, judge.eval['precision'][..., 0, -1], len(images), _note(results, per_class, images))
+    return Report(dict(zip(STATS, map(float, judge.stats))), lines, per_class, judge.eval['precision'][..., 0, -1], len(images),
+                  _note(results, per_class, images))
 
-# %% ../nbs/19_coco_eval.ipynb #cell-031
+# %% ../nbs/19_coco_eval.ipynb #cell-038
 def format_report(report: Report, # of `evaluate`
                  ) -> str: # several lines
     "The twelve lines, a rule and mAP, as the reference prints them; then the note if there is one."
     return '\n'.join([*report.lines, '', '='*40, '', f'mAP: {report.mAP}'] + ([report.note] if report.note else []))
 
+# %% ../nbs/19_coco_eval.ipynb #cell-039
 def class_table(report: Report, # of `evaluate`
                ) -> str: # a heading and one line for each class
     "AP, AP50, AR100, objects and detections of each class as text; a dash where there is no object."
@@ -162,7 +172,7 @@ def class_table(report: Report, # of `evaluate`
     return '\n'.join([head] + [f'{name:{width}} {number(c["AP"])} {number(c["AP50"])} {number(c["AR100"])} {c["objects"]:8d} {c["detections"]:11d}'
                                for name, c in report.per_class.items()])
 
-# %% ../nbs/19_coco_eval.ipynb #cell-034
+# %% ../nbs/19_coco_eval.ipynb #cell-042
 def pr_curve(report: Report, # of `evaluate`
              iou: float = .5, # one of `IOUS`
              name: str | None = None, # a class; None takes the mean of all classes that have objects
@@ -173,7 +183,7 @@ def pr_curve(report: Report, # of `evaluate`
     measured = p[:, (p > -1).all(0)]
     return np.linspace(0, 1, 101), measured.mean(1) if measured.size else np.full(101, -1.)
 
-# %% ../nbs/19_coco_eval.ipynb #cell-037
+# %% ../nbs/19_coco_eval.ipynb #cell-045
 def overlaps(found: Detections, # [n]
              objects: Objects, # [m]
             ) -> np.ndarray: # [n, m] float64 in 0..1
@@ -182,6 +192,7 @@ def overlaps(found: Detections, # [n]
     d, o = (np.concatenate([b[:, :2], b[:, 2:] - b[:, :2]], 1) for b in (found.boxes.astype(np.float64), objects.boxes.astype(np.float64)))
     return mask.iou(d, o, objects.crowd.astype(np.uint8).tolist())
 
+# %% ../nbs/19_coco_eval.ipynb #cell-047
 def _voc_hits(found: Detections, objects: Objects, label: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     "Scores and rightness of one image's detections of one class; those of difficult objects are left out."
     mine, theirs = found.labels == label, objects.labels == label
@@ -194,13 +205,13 @@ def _voc_hits(found: Detections, objects: Objects, label: int, threshold: float)
     counts = ~(near & difficult[most])
     return score[counts], right[counts]
 
-# %% ../nbs/19_coco_eval.ipynb #cell-038
+# %% ../nbs/19_coco_eval.ipynb #cell-048
 def voc_scores(detections: Mapping[int, Detections], # by image id, the highest score first
                dataset: Dataset, # every image of its ground truth counts
                threshold: float = .5, # a detection is right if its IoU reaches this
               ) -> dict[str, tuple[float, float]]: # class name: (11-point AP, area AP), for classes that have objects
     "Average precision of each class as Pascal VOC measures it."
-    out, truth = {}, objects_of(dataset)
+    out, truth = {}, objects_by_image(dataset)
     for label, name in enumerate(dataset.classes, 1):
         total = sum(int(((o.labels == label) & ~o.crowd).sum()) for o in truth.values())
         hits = [_voc_hits(detections[i], o, label, threshold) for i, o in truth.items() if i in detections]
@@ -211,7 +222,7 @@ def voc_scores(detections: Mapping[int, Detections], # by image id, the highest 
         out[name] = voc_ap(*curve, eleven_points=True), voc_ap(*curve)
     return out
 
-# %% ../nbs/19_coco_eval.ipynb #cell-041
+# %% ../nbs/19_coco_eval.ipynb #cell-051
 @dataclass(frozen=True)
 class ErrorKinds:
     "Kinds of an image's detections and objects."
@@ -224,6 +235,7 @@ class ErrorKinds:
         counted = sum(int((k != 'ignored').sum()) for k in (self.detections, self.objects))
         return 2*int((self.detections == 'correct').sum())/counted if counted else 1.
 
+# %% ../nbs/19_coco_eval.ipynb #cell-053
 def _take_objects(overlap: np.ndarray, usable: np.ndarray, fits: float) -> np.ndarray:
     "For each detection, the highest score first, the object that it takes, or -1."
     taken, free = np.full(len(overlap), -1), np.ones(overlap.shape[1], bool)
@@ -232,9 +244,9 @@ def _take_objects(overlap: np.ndarray, usable: np.ndarray, fits: float) -> np.nd
         if candidates.max() >= fits: taken[i] = candidates.argmax(); free[taken[i]] = False
     return taken
 
-# %% ../nbs/19_coco_eval.ipynb #cell-042
+# %% ../nbs/19_coco_eval.ipynb #cell-054
 def error_kinds(found: Detections, # those worth looking at, e.g. of score 0.3 or more; the highest score first
-                objects: Objects, # of the same image, see `objects_of`
+                objects: Objects, # of the same image, see `objects_by_image`
                 fits: float = .5, # IoU of a detection that fits
                 near: float = .1, # IoU of a detection that at least touches
                ) -> ErrorKinds:
@@ -246,22 +258,26 @@ def error_kinds(found: Detections, # those worth looking at, e.g. of score 0.3 o
     done = np.isin(np.arange(len(objects.labels)), taken)
     kinds = np.select([correct, (fitting & done).any(1), ignored, confused.any(1), touching.any(1)],
                       ['correct', 'duplicate', 'ignored', 'wrong class', 'badly placed'], 'invented')
-    return ErrorKinds(kinds, np.select([objects.crowd, done, confused.any(0), touching.any(0)], ['ignored', 'correct', 'wrong class', 'badly placed'], 'missed'))
+    return ErrorKinds(kinds, np.select([objects.crowd, done, confused.any(0), touching.any(0)],
+                                       ['ignored', 'correct', 'wrong class', 'badly placed'], 'missed'))
 
-# %% ../nbs/19_coco_eval.ipynb #cell-046
-KIND_COLOURS = {'correct': '#2ca25f', 'duplicate': '#9467e8', 'wrong class': '#ff9f1c', 'badly placed': '#ffe14d', 'invented': '#e63946', 'ignored': '#9a9a9a', 'missed': '#ffffff'}
+# %% ../nbs/19_coco_eval.ipynb #cell-058
+KIND_COLOURS = {'correct': '#2ca25f', 'duplicate': '#9467e8', 'wrong class': '#ff9f1c', 'badly placed': '#ffe14d', 'invented': '#e63946',
+                'ignored': '#9a9a9a', 'missed': '#ffffff'}
 
+# %% ../nbs/19_coco_eval.ipynb #cell-059
 def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
                 found: Detections, # of this image, the highest score first
                 objects: Objects, # of this image
                 names: Sequence[str], # class names without the background
                 **kwargs: object, # passed on to `show_image`: ax, title, side
-               ): # the picture
+               ) -> Figure: # the new picture, or that of `ax`
     "An image with its detections in the colours of their kinds, and its missed objects dashed."
     kinds, fig = error_kinds(found, objects), show_image(image, **kwargs)
     ax = kwargs.get('ax') or fig.axes[0]
     def draw(chosen, boxes, captions, kind, style='-'):
-        if chosen.any(): draw_boxes(ax, boxes[chosen], range(1, chosen.sum() + 1), names=[c for c, yes in zip(captions, chosen) if yes], colour=KIND_COLOURS[kind], style=style)
+        texts = [c for c, yes in zip(captions, chosen) if yes]
+        draw_boxes(ax, boxes[chosen], range(1, len(texts) + 1), names=texts, colour=KIND_COLOURS[kind], style=style)
     draw(kinds.objects == 'missed', objects.boxes, [f'missed {names[k - 1]}' for k in objects.labels], 'missed', '--')
     for kind in KIND_COLOURS:
         draw(kinds.detections == kind, found.boxes, [f'{kind}: {names[k - 1]} {s:.2f}' for k, s in zip(found.labels, found.scores)], kind)

@@ -20,8 +20,8 @@ from .config import SSDConfig, nearest
 __all__ = ['KINDS', 'IMAGE_SUFFIXES', 'VOC_SPLITS', 'READERS', 'Record', 'Dataset', 'image_bytes', 'image_size', 'Finding',
            'DataError', 'ClassCountError', 'Findings', 'stop', 'Annotations', 'category_labels', 'box_problem',
            'clip_bbox', 'stable_id', 'stable_ids', 'make_record', 'complete', 'make_dataset', 'read_json', 'read_coco',
-           'parse_voc', 'read_voc', 'parse_row', 'read_txt', 'new_findings', 'accept', 'read_dataset', 'open_dataset',
-           'main']
+           'parse_voc', 'read_voc', 'parse_row', 'read_txt', 'annotation_files', 'new_findings', 'accept', 'read_split',
+           'open_dataset', 'main']
 
 # %% ../nbs/05_datasets.ipynb #cell-005
 @dataclass(frozen=True, eq=False)
@@ -331,7 +331,11 @@ def complete(notes: Annotations, # a split as it is written down
              findings: Findings, # grows
              locate: Callable[[dict], Path | bytes], # image entry -> image
             ) -> Annotations: # with what can be used, and complete
-    "Check every entry of a split."
+    "Check every entry of a split. Raises `DataError` where classes and data do not fit."
+    try: category_labels(notes.truth, cfg, notes.source)
+    except ClassCountError:
+        if cfg.on_bad_data == 'error': stop(findings, cfg.dataset) # a class may be missing because its file could not be read
+        raise
     images = _complete_images(notes, locate, findings)
     annotations = _complete_annotations(notes, images, training and cfg.on_bad_data == 'clip', findings)
     return replace(notes, truth={**notes.truth, 'images': list(images.values()), 'annotations': annotations})
@@ -387,9 +391,13 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     if not root.is_dir():
         hint = f'; `python -m ssd_nb.shapes {root}` draws it' if cfg.dataset == 'shapes' else '; give --coco_root'
         raise DataError(f'{root}: no such folder{hint}')
-    path = root/'annotations'/f'instances_{split}.json'
-    if not path.exists() and (other := path.with_name(f'instance_{split}.json')).exists(): path = other # the reference's text spells it so
+    path = _coco_file(root, split)
     return Annotations(read_json(path), root/split, str(path))
+
+def _coco_file(root: Path, split: str) -> Path:
+    path = root/'annotations'/f'instances_{split}.json'
+    other = path.with_name(f'instance_{split}.json') # the reference's text spells it so
+    return other if other.exists() and not path.exists() else path
 
 # %% ../nbs/05_datasets.ipynb #cell-043
 def parse_voc(data: bytes, # an XML file
@@ -569,6 +577,15 @@ def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_di
     return Annotations(truth, folder, str(path))
 
 # %% ../nbs/05_datasets.ipynb #cell-061
+def annotation_files(cfg: SSDConfig, # which data set
+                     training: bool, # which split
+                    ) -> list[Path]: # what the split is written down in
+    "The annotation files of a split. Raises `DataError` where there are none."
+    if cfg.dataset in ('txt', 'other'): return [_txt_paths(cfg, training, Findings())[0]]
+    if cfg.dataset != 'voc': return [_coco_file(Path(cfg.coco_root), cfg.train_split if training else cfg.val_split)]
+    _, notes, names = _voc_list(cfg, training)
+    return [notes/f'{name}.xml' for name in names] if names is not None else sorted(notes.glob('*.xml'))
+
 READERS: dict[str, Callable[[SSDConfig, bool, Findings], Annotations]] = dict(coco=read_coco, shapes=read_coco, voc=read_voc, txt=read_txt, other=read_txt)
 
 def new_findings(cfg: SSDConfig, # protocol, on_bad_data
@@ -578,7 +595,7 @@ def new_findings(cfg: SSDConfig, # protocol, on_bad_data
     if not training or cfg.rules.whole_pixels: return Findings(('no area', 'outside'))
     return Findings(('outside',) if cfg.on_bad_data == 'clip' else ())
 
-def accept(data: Dataset, # from `read_dataset`
+def accept(data: Dataset, # from `read_split`
            cfg: SSDConfig, # on_bad_data
            training: bool, # for the message
           ) -> Dataset: # the same
@@ -587,21 +604,20 @@ def accept(data: Dataset, # from `read_dataset`
     if not data.records: raise DataError(f'{cfg.dataset}: no image is left to {"learn from" if training else "evaluate"}; `python -m ssd_nb.datasets check` says why')
     return data
 
-def read_dataset(cfg: SSDConfig, # which data set
-                 training: bool, # the split to learn from, or the one to evaluate on
-                ) -> Dataset: # what can be used; `findings` says what cannot
+def read_split(cfg: SSDConfig, # which data set
+               training: bool, # the split to learn from, or the one to evaluate on
+              ) -> tuple[Dataset, Path]: # what can be used, its `findings` say what cannot; the folder of the images
     "Read and check a split without stopping at errors in its entries."
     findings = new_findings(cfg, training)
     notes = READERS[cfg.dataset](cfg, training, findings)
     def locate(im: dict) -> Path: return notes.folder/im['file_name']
-    return make_dataset(complete(notes, cfg, training, findings, locate), cfg, training, findings, locate)
+    return make_dataset(complete(notes, cfg, training, findings, locate), cfg, training, findings, locate), notes.folder
 
 def open_dataset(cfg: SSDConfig, # which data set
                  training: bool, # the split to learn from, or the one to evaluate on
                 ) -> Dataset:
     "The one door to the raw data. Raises `DataError` unless everything can be used or `cfg.on_bad_data` says what to do."
-    data = read_dataset(cfg, training)
-    return accept(data, cfg, training)
+    return accept(read_split(cfg, training)[0], cfg, training)
 
 # %% ../nbs/05_datasets.ipynb #cell-068
 def main(argv: Sequence[str] | None = None) -> int: # exit status
@@ -613,5 +629,4 @@ def main(argv: Sequence[str] | None = None) -> int: # exit status
     return 0 if argv in (['-h'], ['--help']) else 2
 
 # %% ../nbs/05_datasets.ipynb #cell-069
-#| eval: false
-if __name__ == '__main__': sys.exit(main())
+if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # as a command; a notebook has no __file__

@@ -19,7 +19,7 @@ from .matching import match_and_encode
 
 # %% auto #0
 __all__ = ['objects_of', 'train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches',
-           'LoaderError', 'prepare', 'work', 'Worker', 'Loader']
+           'LoaderError', 'prepare', 'work', 'Worker', 'Workers', 'check_size', 'Loader']
 
 # %% ../nbs/09_loader.ipynb #cell-007
 def objects_of(record: Record, # one image of a data set
@@ -29,6 +29,7 @@ def objects_of(record: Record, # one image of a data set
     if cfg.rules.crowds_are_positives: return record.boxes, record.labels
     return record.boxes[~record.crowd], record.labels[~record.crowd]
 
+# %% ../nbs/09_loader.ipynb #cell-008
 def train_sample(record: Record, # one image of a data set
                  cfg: SSDConfig, # the numbers; its seed is the first of three
                  epoch: int, # the second, 0 or more
@@ -40,7 +41,7 @@ def train_sample(record: Record, # one image of a data set
     else: image, boxes, labels = augment(record.image, boxes, labels, cfg, np.random.default_rng((cfg.seed, epoch, index)), shape)
     return image, *match_and_encode(boxes, labels, cfg)
 
-# %% ../nbs/09_loader.ipynb #cell-012
+# %% ../nbs/09_loader.ipynb #cell-013
 @dataclass
 class Batch:
     "Images with what the network shall answer."
@@ -50,6 +51,7 @@ class Batch:
     num_matched: np.ndarray # [B] int32 default boxes with a label above 0
     image_ids: np.ndarray # [B] int64
 
+# %% ../nbs/09_loader.ipynb #cell-014
 @dataclass
 class EvalBatch:
     "Images that are to be judged."
@@ -60,6 +62,7 @@ class EvalBatch:
 def _ids(records: Sequence[Record]) -> np.ndarray:
     return np.array([r.image_id for r in records], np.int64)
 
+# %% ../nbs/09_loader.ipynb #cell-016
 def train_batch(records: Sequence[Record], # B images
                 indices: Sequence[int], # their places in the data set
                 epoch: int, # 0 or more
@@ -69,6 +72,7 @@ def train_batch(records: Sequence[Record], # B images
     images, locs, labels, matched = zip(*(train_sample(r, cfg, epoch, int(i)) for r, i in zip(records, indices)))
     return Batch(np.stack(images), np.stack(locs), np.stack(labels), np.array(matched, np.int32), _ids(records))
 
+# %% ../nbs/09_loader.ipynb #cell-017
 def eval_batch(records: Sequence[Record], # B images
                cfg: SSDConfig, # the numbers
               ) -> EvalBatch:
@@ -76,7 +80,7 @@ def eval_batch(records: Sequence[Record], # B images
     sizes = [(r.height, r.width) for r in records]
     return EvalBatch(np.stack([load_square(r.image, cfg.image_size, s) for r, s in zip(records, sizes)]), _ids(records), np.array(sizes, np.int64))
 
-# %% ../nbs/09_loader.ipynb #cell-016
+# %% ../nbs/09_loader.ipynb #cell-021
 def train_batches(order: np.ndarray, # record indices of an epoch
                   size: int, # images a step and device
                   rank: int = 0, # of this device
@@ -86,6 +90,7 @@ def train_batches(order: np.ndarray, # record indices of an epoch
     steps = len(order)//(size*world)
     return order[:steps*size*world].reshape(steps, world, size)[:, rank]
 
+# %% ../nbs/09_loader.ipynb #cell-022
 def eval_batches(order: np.ndarray, # record indices
                  size: int, # images a batch
                  rank: int = 0, # of this device
@@ -95,10 +100,11 @@ def eval_batches(order: np.ndarray, # record indices
     mine = order[rank::world]
     return [mine[k:k + size] for k in range(0, len(mine), size)]
 
-# %% ../nbs/09_loader.ipynb #cell-019
+# %% ../nbs/09_loader.ipynb #cell-025
 class LoaderError(RuntimeError):
     "Batches cannot be prepared; the message says what to do."
 
+# %% ../nbs/09_loader.ipynb #cell-026
 def prepare(records: Sequence[Record], # the images of a batch
             indices: Sequence[int], # their places in the data set
             epoch: int | None, # None for an evaluation
@@ -107,6 +113,7 @@ def prepare(records: Sequence[Record], # the images of a batch
     "One task of a worker."
     return eval_batch(records, cfg) if epoch is None else train_batch(records, indices, epoch, cfg)
 
+# %% ../nbs/09_loader.ipynb #cell-028
 def work() -> None:
     "The life of a worker process."
     tasks, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
@@ -122,7 +129,7 @@ def work() -> None:
             pickle.dump(result, results, pickle.HIGHEST_PROTOCOL)
             results.flush()
 
-# %% ../nbs/09_loader.ipynb #cell-020
+# %% ../nbs/09_loader.ipynb #cell-029
 class Worker:
     "A process that prepares batches, in the order in which they are asked for."
     def __init__(self, cfg: SSDConfig): # the numbers
@@ -150,59 +157,22 @@ class Worker:
         with suppress(OSError): self.process.stdin.close()
         self.process.stdout.close()
 
-# %% ../nbs/09_loader.ipynb #cell-023
-def _check(indices: np.ndarray, cfg: SSDConfig, rank: int, world: int) -> None:
-    "Refuse what cannot give a single training step."
-    if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
-    if len(indices) < cfg.batch_size*world:
-        enough = f'give --batch_size {len(indices)//world} or less' if len(indices) >= world else 'add images'
-        raise DataError(f'{len(indices)} training images with objects are too few for one step of {cfg.batch_size} on each of {world} devices; {enough}')
+# %% ../nbs/09_loader.ipynb #cell-032
+class Workers:
+    "Processes that prepare batches ahead; they start with the first batch and live until `close`."
+    def __init__(self, cfg: SSDConfig, # the numbers
+                 count: int): # processes
+        self.cfg, self.count, self.running = cfg, count, []
 
-def _close(workers: list[Worker]) -> None:
-    while workers: workers.pop().close()
-
-class Loader:
-    "The batches of a data set, epoch by epoch; `with Loader(...) as loader` ends its workers."
-    def __init__(self, dataset: Dataset, # of `open_dataset`
-                 cfg: SSDConfig, # the numbers
-                 *,
-                 training: bool, # shuffled, augmented and matched; or whole images in order
-                 rank: int = 0, # of this device
-                 world: int = 1, # devices that train together
-                 num_workers: int | None = None, # processes that prepare batches; None takes the configuration's
-                ):
-        "Raises `DataError` if a training set is too small for one step."
-        self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
-        self.num_workers = cfg.num_workers if num_workers is None else num_workers
-        self.indices = np.array([i for i, r in enumerate(self.records) if not training or len(objects_of(r, cfg)[1])], int)
-        if training: _check(self.indices, cfg, rank, world)
-        self._workers: list[Worker] = []
-        weakref.finalize(self, _close, self._workers)
-
-    def __len__(self) -> int: # steps an epoch
-        return len(self.batches(0))
-
-    def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
-        "Which records this device gets in an epoch."
-        if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
-        rng = np.random.default_rng((self.cfg.seed, epoch, len(self.records))) # an index that no sample has
-        return train_batches(rng.permutation(self.indices), self.cfg.batch_size, self.rank, self.world)
-
-    def epoch(self, epoch: int = 0, # number of the epoch; of no effect on an evaluation
-              start: int = 0, # first step, to continue in the middle
-             ) -> Iterator[Batch | EvalBatch]:
-        "The batches of one epoch. Raises `DataError` for an unreadable image and `LoaderError` if a worker dies."
-        tasks = (([self.records[i] for i in b], b, epoch if self.training else None) for b in self.batches(epoch)[start:])
-        return self._ahead(tasks) if self.num_workers else (prepare(*task, self.cfg) for task in tasks)
-
-    def _ahead(self, tasks: Iterable[tuple]) -> Iterator[Batch | EvalBatch]:
-        "Batches from the workers, in order."
-        while len(self._workers) < self.num_workers: self._workers.append(Worker(self.cfg))
+    def run(self, tasks: Iterable[tuple], # arguments of `prepare` without the configuration
+           ) -> Iterator[Batch | EvalBatch]: # in the order of the tasks
+        "Prepare the tasks. Raises what a task raises, and `LoaderError` if a worker dies."
+        while len(self.running) < self.count: self.running.append(Worker(self.cfg))
         waiting = deque()
         for n, task in enumerate(tasks):
-            worker = self._workers[n % self.num_workers]
+            worker = self.running[n % self.count]
             waiting.append((worker, worker.submit(*task)))
-            if len(waiting) > 2*self.num_workers: yield self._result(*waiting.popleft())
+            if len(waiting) > 2*self.count: yield self._result(*waiting.popleft())
         while waiting: yield self._result(*waiting.popleft())
 
     def _result(self, worker: Worker, future: Future) -> Batch | EvalBatch:
@@ -216,8 +186,55 @@ class Loader:
         return result
 
     def close(self) -> None:
+        "End the processes; another `run` would start new ones."
+        while self.running: self.running.pop().close()
+
+# %% ../nbs/09_loader.ipynb #cell-035
+def check_size(images: int, # that can be learnt from
+               cfg: SSDConfig, # batch_size
+               world: int, # devices
+              ) -> None:
+    "Raise `DataError` if there are too few images for a single step."
+    if images >= cfg.batch_size*world: return
+    remedy = f'give --batch_size {images//world} or less' if images >= world else 'add images'
+    raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} on each of {world} devices; {remedy}')
+
+# %% ../nbs/09_loader.ipynb #cell-036
+class Loader:
+    "The batches of a data set, epoch by epoch; `with Loader(...) as loader` ends its workers."
+    def __init__(self, dataset: Dataset, # of `open_dataset`
+                 cfg: SSDConfig, # the numbers
+                 *,
+                 training: bool, # shuffled, augmented and matched; or whole images in order
+                 rank: int = 0, # of this device
+                 world: int = 1, # devices that train together
+                 num_workers: int | None = None): # processes that prepare batches; None takes the configuration's
+        if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
+        self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
+        self.indices = np.array([i for i, r in enumerate(self.records) if not training or len(objects_of(r, cfg)[1])], int)
+        if training: check_size(len(self.indices), cfg, world)
+        self.workers = Workers(cfg, cfg.num_workers if num_workers is None else num_workers)
+        weakref.finalize(self, self.workers.close) # when the loader is forgotten
+
+    def __len__(self) -> int: # steps an epoch
+        return len(self.batches(0))
+
+    def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
+        "Which records this device gets in an epoch."
+        if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
+        rng = np.random.default_rng((self.cfg.seed, epoch, len(self.records))) # an index that no sample has
+        return train_batches(rng.permutation(self.indices), self.cfg.batch_size, self.rank, self.world)
+
+    def epoch(self, epoch: int = 0, # number of the epoch; of no effect on an evaluation
+              start: int = 0, # first step
+             ) -> Iterator[Batch | EvalBatch]:
+        "The batches of one epoch. Raises `DataError` for an unreadable image and `LoaderError` if a worker dies."
+        tasks = (([self.records[i] for i in b], b, epoch if self.training else None) for b in self.batches(epoch)[start:])
+        return self.workers.run(tasks) if self.workers.count else (prepare(*task, self.cfg) for task in tasks)
+
+    def close(self) -> None:
         "End the workers; another epoch would start new ones."
-        _close(self._workers)
+        self.workers.close()
 
     def __enter__(self) -> Loader: return self
     def __exit__(self, *_: Any) -> None: self.close()

@@ -28,12 +28,13 @@ def sigmoid(logits: np.ndarray, # [...]
     "Scores of logits; computed in float64, so that a higher logit never gets a lower score."
     with np.errstate(over='ignore'): return (1/(1 + np.exp(-np.asarray(logits, np.float64)))).astype(np.float32)
 
+# %% ../nbs/18_postprocess.ipynb #cell-009
 def logit(score: float, # in 0..1
          ) -> np.float32: # its logit; minus infinity for 0
     "The inverse of `sigmoid`."
     with np.errstate(divide='ignore'): return np.float32(np.log(score) - np.log1p(-score))
 
-# %% ../nbs/18_postprocess.ipynb #cell-017
+# %% ../nbs/18_postprocess.ipynb #cell-018
 def grouped_nms(boxes: np.ndarray, # [n, 4] corners
                 scores: np.ndarray, # [n] anything that sorts, logits as well
                 groups: np.ndarray, # [n] integers; only boxes of the same group suppress each other
@@ -53,6 +54,7 @@ def grouped_nms(boxes: np.ndarray, # [n, 4] corners
         place, group, sides = place[stay], group[stay], sides.take(stay, 1)
     return order[np.sort(np.concatenate(kept))] if kept else order
 
+# %% ../nbs/18_postprocess.ipynb #cell-020
 def nms(boxes: np.ndarray, # [n, 4] corners, xyxy or yxyx
         scores: np.ndarray, # [n]
         threshold: float, # a box goes if it overlaps a kept one by more
@@ -62,26 +64,25 @@ def nms(boxes: np.ndarray, # [n, 4] corners, xyxy or yxyx
     "Greedy non-maximum suppression; of equal scores the lower index comes first."
     return grouped_nms(boxes, scores, np.zeros(len(scores), int), threshold, max_boxes, offset)
 
-# %% ../nbs/18_postprocess.ipynb #cell-022
+# %% ../nbs/18_postprocess.ipynb #cell-025
 def leaders(logits: np.ndarray, # [N, C] of one image; column 0 is the background
             floor: float, # candidates lie above this logit
             count: int, # candidates wanted
             per_class: bool, # for each class, or for the image
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # box index [n], label [n]; was something left out [C] or [1]
     "The `count` best candidates of an image or of each of its classes; ties go to the lower label, then to the lower box."
-    values, limit = logits[:, 1:], np.nextafter(np.float32(floor), np.float32(np.inf)) # "above floor" is "at least the next number"
-    top = values.max(1) if not per_class and count < len(values) else None
-    if top is not None: limit = max(limit, np.partition(top, -count)[-count])
+    values, least = logits[:, 1:], np.nextafter(np.float32(floor), np.float32(np.inf)) # "above floor" is "at least the next number"
+    limit = least if per_class or count >= len(values) else max(least, np.partition(values.max(1), -count)[-count])
     box, column = np.divmod(np.flatnonzero(values >= limit), values.shape[1])
     group = column + 1 if per_class else np.zeros_like(column)
     order = np.lexsort((box, column, -values[box, column], group))
     box, column, group = box[order], column[order], group[order]
     sizes = np.bincount(group, minlength=logits.shape[1] if per_class else 1)
     rank = np.arange(len(box)) - (np.cumsum(sizes) - sizes)[group]
-    cut = (sizes > count) | (limit > np.nextafter(np.float32(floor), np.float32(np.inf)))
+    cut = (sizes > count) | (limit > least)
     return box[rank < count], column[rank < count] + 1, cut
 
-# %% ../nbs/18_postprocess.ipynb #cell-025
+# %% ../nbs/18_postprocess.ipynb #cell-028
 def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cfg: SSDConfig, class_agnostic: bool) -> dict[int, tuple]:
     "For each image of `todo`: kept box indices and labels, best first, and whether more candidates could change them."
     rules, per_class, out = cfg.rules, cfg.rules.per_class_limit and not class_agnostic, {}
@@ -98,6 +99,7 @@ def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cf
         out[i] = box[k], label[k], bool((cut & ~full).any())
     return out
 
+# %% ../nbs/18_postprocess.ipynb #cell-030
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: SSDConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
     out, todo, count = {}, list(range(len(boxes))), 4*cfg.max_boxes
@@ -106,7 +108,7 @@ def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: SSDConfig, class_ag
         todo, count = [i for i in todo if out[i][2]], 4*count
     return [Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)) for i, (box, label, _) in sorted(out.items())]
 
-# %% ../nbs/18_postprocess.ipynb #cell-027
+# %% ../nbs/18_postprocess.ipynb #cell-032
 def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
                 logits: np.ndarray, # [B, N, C]; class 0 is the background
                 sizes: np.ndarray, # [B, 2] height and width of the original images in pixels
@@ -118,6 +120,6 @@ def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
     for name, array, last in (('locs', locs, 4), ('logits', logits, cfg.class_num)):
         if array.shape != (len(sizes), cfg.num_boxes, last):
             raise ValueError(f'{name}: shape {array.shape}, but {len(sizes)} images and this configuration make {(len(sizes), cfg.num_boxes, last)}')
-        if array.size and np.isnan(array.max()): raise ValueError(f'{name}: the network answered with NaN; its weights are damaged or its training diverged')
+        if array.size and np.isnan(array.max()): raise ValueError(f'{name}: the network answered NaN; its weights are damaged or its training diverged')
     boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(decode(locs, cfg)), sizes)]
     return [d for i in range(0, len(boxes), 16) for d in _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg, class_agnostic)]

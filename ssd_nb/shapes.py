@@ -309,7 +309,7 @@ def _arrange(rng: np.random.Generator, land: Land, size: int) -> list[Thing]:
             if visible(trial, owners(trial, size)).min() >= MIN_VISIBLE:
                 things = trial
                 break
-    return things
+    return things if len(things) >= 3 else _arrange(rng, land, size)
 
 # %% ../nbs/06_shapes.ipynb #cell-054
 def _shadows(canvas: np.ndarray, things: Sequence[Thing]) -> None:

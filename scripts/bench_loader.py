@@ -1,0 +1,82 @@
+"""Images a second and core: the loader against the naive way of writing it, on a COCO data set.
+
+    OMP_NUM_THREADS=1 python scripts/bench_loader.py --coco_root data/coco [--train_split train2017] [--images 100]
+
+The naive way is the one of nbs/09_loader.ipynb: Pillow, one crop at a time, colours in floating point, one object at a time.
+Both run in one thread, turn by turn on the same images, and the best of several turns counts."""
+from __future__ import annotations
+import json, time
+from pathlib import Path
+import cv2
+import numpy as np
+from ssd_nb.augment import load_image
+from ssd_nb.config import SSDConfig, config_from_args, make_parser
+from ssd_nb.datasets import open_dataset
+from ssd_nb.loader import Loader, objects_of, train_batch
+from ssd_nb.matching import match_and_encode
+
+NOTEBOOK = Path(__file__).parent.parent/'nbs/09_loader.ipynb'
+
+
+def naive_functions() -> dict:
+    "The functions of the notebook whose names begin with naive_, so that they stand written in one place."
+    cells = json.loads(NOTEBOOK.read_text(encoding='utf-8'))['cells']
+    found: dict = {}
+    exec('import numpy as np, cv2\nfrom PIL import Image\nfrom ssd_nb.augment import *\nfrom ssd_nb.box_coding import *\n'
+         'from ssd_nb.default_boxes import *', found)
+    for cell in cells:
+        if (source := ''.join(cell['source'])).startswith('def naive_'): exec(source, found)
+    return found
+
+
+def best_seconds(turns: int, *functions) -> list[float]:
+    "The best time of each function, which take turns."
+    best = [np.inf]*len(functions)
+    for _ in range(turns):
+        for i, f in enumerate(functions):
+            start = time.perf_counter(); f()
+            best[i] = min(best[i], time.perf_counter() - start)
+    return best
+
+
+def main() -> None:
+    parser = make_parser('python scripts/bench_loader.py', __doc__)
+    parser.add_argument('--images', type=int, default=100, help='images to measure with')
+    parser.add_argument('--turns', type=int, default=5, help='the best of so many turns counts')
+    args = parser.parse_args()
+    cfg, naive = config_from_args(args, SSDConfig(dataset='coco')), naive_functions()
+    cv2.setNumThreads(1)
+    dataset = open_dataset(cfg, training=True)
+    records = [r for r in dataset.records if len(objects_of(r, cfg)[1])][:args.images]
+    rng, n = np.random.default_rng(0), len(records)
+    sizes = [len(objects_of(r, cfg)[1]) for r in records]
+    print(f'{n} images of {np.mean([r.width for r in records]):.0f} x {np.mean([r.height for r in records]):.0f} pixels and {np.mean(sizes):.1f} objects on average, input {cfg.image_size}')
+
+    def naive_sample(r):
+        image, boxes, labels = naive['naive_augment'](naive['naive_read'](r.image), *objects_of(r, cfg), cfg, rng)
+        return image, *naive['naive_match'](boxes, labels, cfg)
+    def naive_batches():
+        for k in range(0, n, 16): [np.stack(part) for part in zip(*map(naive_sample, records[k:k + 16]))]
+    def batches():
+        for k in range(0, n, 16): train_batch(records[k:k + 16], range(k, n), 0, cfg)
+    slow, fast = best_seconds(args.turns, naive_batches, batches)
+    print(f'decode, augment, match, collate: naive {n/slow:.0f}, ssd_nb {n/fast:.0f} images a second and core: {slow/fast:.1f} times')
+
+    (read,) = best_seconds(args.turns, lambda: [load_image(r.image) for r in records])
+    print(f'reading the whole images alone: {read/n*1e3:.2f} of {fast/n*1e3:.2f} ms an image')
+    twelve = [r for r, s in zip(records, sizes) if s >= 12][:20]
+    boxes = [(objects_of(r, cfg)[0][:12], objects_of(r, cfg)[1][:12]) for r in twelve]
+    if boxes:
+        loop, objects, ours = best_seconds(3, *([lambda f=f: [f(b, l, cfg) for b, l in boxes] for f in (naive['naive_loop_match'], naive['naive_match'], match_and_encode)]))
+        print(f'matching alone, 12 objects: every pair in a loop {loop/len(boxes)*1e3:.1f} ms, object by object {objects/len(boxes)*1e3:.2f} ms, '
+              f'ssd_nb {ours/len(boxes)*1e3:.3f} ms: {loop/ours:.0f} and {objects/ours:.1f} times')
+
+    for workers in range(0, 3):
+        with Loader(dataset, cfg, training=True, num_workers=workers) as loader:
+            next(loader.epoch(0)) # start the workers
+            start = time.perf_counter()
+            count = sum(len(b.images) for e in range(1, 4) for b in loader.epoch(e))
+            print(f'{workers} workers: {count/(time.perf_counter() - start):.0f} images a second')
+
+
+if __name__ == '__main__': main()

@@ -1,0 +1,20 @@
+"Write README.md from nbs/index.ipynb: its markdown, its visible code and outputs. `--check` compares only."
+import re, sys
+from pathlib import Path
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).resolve().parent.parent
+
+def readme() -> str:
+    "The text of README.md."
+    nb = nbformat.read(root/'nbs/index.ipynb', as_version=4)
+    nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
+    text, resources = MarkdownExporter().from_notebook_node(nb)
+    if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
+    return text.strip().replace('](images/', '](nbs/images/').replace('src="images/', 'src="nbs/images/') + '\n'
+
+if __name__ == '__main__':
+    path = root/'README.md'
+    if '--check' in sys.argv: sys.exit(0 if path.exists() and path.read_text(encoding='utf-8') == readme() else 'README.md is not in step with nbs/index.ipynb: make readme')
+    path.write_text(readme(), encoding='utf-8')

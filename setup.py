@@ -1,0 +1,23 @@
+"Package metadata, read from settings.ini so that it stands in one place."
+from configparser import ConfigParser
+from pathlib import Path
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='])
+config.read(here/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+
+def listed(key): return cfg.get(key, '').split()
+
+extras = {name: listed(f'{name}_requirements') for name in ('torch', 'mindspore', 'dev')}
+readme = here/'README.md'
+setup(
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
+    long_description=readme.read_text(encoding='utf-8') if readme.exists() else '', long_description_content_type='text/markdown',
+    packages=find_packages(include=['ssd_nb', 'ssd_nb.*']), python_requires=f'>={cfg["min_python"]},<3.13',
+    install_requires=listed('requirements'), extras_require=extras, zip_safe=False,
+    entry_points={'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
+    classifiers=['License :: OSI Approved :: Apache Software License', 'Natural Language :: English', 'Programming Language :: Python :: 3'],
+)

@@ -1,0 +1,223 @@
+"Records: equal to the raw data, whole or not there, refused when stale or foreign."
+import json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import pytest
+from ssd_nb import records
+from ssd_nb.config import SSDConfig
+from ssd_nb.datasets import DataError, image_bytes, open_dataset
+from ssd_nb.records import USAGES, find_images, open_data, prepare_record, read_manifest, read_record
+from ssd_nb.shapes import write_shapes
+
+needs_mindspore = pytest.mark.skipif(__import__('importlib.util').util.find_spec('mindspore') is None, reason='mindspore writes the records; it is not installed')
+
+@pytest.fixture(scope='module')
+def raw(tmp_path_factory):
+    root = tmp_path_factory.mktemp('raw data')/'shäpes' # spaces and letters that ASCII lacks
+    write_shapes(root, train=60, val=6, seed=0)
+    path = root/'annotations'/'instances_train.json'
+    truth = json.loads(path.read_text())
+    truth['annotations'][0].update(iscrowd=1)
+    truth['annotations'][1]['bbox'][0] += .37 # fractions of a pixel
+    truth['annotations'] = [a for a in truth['annotations'] if a['image_id'] != truth['images'][5]['id']] # an image without objects
+    path.write_text(json.dumps(truth))
+    return SSDConfig.preset('tiny', coco_root=root)
+
+@pytest.fixture(scope='module')
+def packed(raw, tmp_path_factory):
+    cfg = replace(raw, mindrecord_dir=tmp_path_factory.mktemp('records')/'mine ü')
+    for training in (True, False): prepare_record(cfg, training)
+    return cfg
+
+@pytest.fixture
+def copy(packed, tmp_path):
+    "A record that may be spoilt."
+    def sparse(source, target): # shards are mostly holes
+        with open(source, 'rb') as f, open(target, 'wb') as t:
+            while data := f.read(1 << 20): t.write(data) if any(data) else t.seek(len(data), 1)
+            t.truncate()
+    shutil.copytree(packed.mindrecord_dir, tmp_path/'copy', copy_function=sparse)
+    return replace(packed, mindrecord_dir=tmp_path/'copy')
+
+def same(a, b):
+    assert a.classes == b.classes and a.category_ids == b.category_ids and a.ground_truth == b.ground_truth
+    for r, s in zip(a.records, b.records, strict=True):
+        assert image_bytes(r.image) == image_bytes(s.image)
+        assert (r.image_id, r.height, r.width, r.source) == (s.image_id, s.height, s.width, s.source)
+        for name in ('boxes', 'labels', 'crowd'):
+            x, y = getattr(r, name), getattr(s, name)
+            assert x.dtype == y.dtype and np.array_equal(x, y)
+
+@needs_mindspore
+@pytest.mark.parametrize('protocol', ['standard', 'reference'])
+@pytest.mark.parametrize('training', [True, False])
+def test_equal_to_the_raw_data(raw, packed, protocol, training):
+    same(open_data(replace(raw, protocol=protocol), training), open_data(replace(packed, protocol=protocol), training))
+
+@needs_mindspore
+def test_coco_tiny(sample_data, tmp_path):
+    from ssd_nb.loader import Loader
+    raw = SSDConfig(coco_root=sample_data('coco-tiny'), batch_size=8, num_workers=0)
+    packed = replace(raw, mindrecord_dir=tmp_path/'records')
+    data = [open_data(cfg, training=True) for cfg in (raw, packed)]
+    same(*data)
+    batches = [list(Loader(d, cfg, training=True).epoch(1)) for d, cfg in zip(data, (raw, packed))]
+    assert len(batches[0]) == len(batches[1]) == 110//8
+    for a, b in zip(*batches):
+        for name in ('images', 'locs', 'labels', 'num_matched', 'image_ids'): assert np.array_equal(getattr(a, name), getattr(b, name))
+
+@needs_mindspore
+def test_the_references_fields(raw, packed):
+    from mindspore.mindrecord import FileReader
+    expected = {r.image_id: r for r in open_dataset(replace(raw, protocol='reference'), training=True).records}
+    seen = 0
+    reader = FileReader(str(Path(packed.mindrecord_dir)/'ssd.mindrecord0')) # it finds the other shards
+    for row in reader.get_next():
+        seen += 1
+        assert set(row) == {'img_id', 'image', 'annotation'} and row['annotation'].dtype == np.int32 and row['annotation'].shape[1] == 5
+        r = expected.get(int(row['img_id'][0]))
+        if r is None: # the image without objects
+            assert not len(row['annotation'])
+            continue
+        assert row['image'] == image_bytes(r.image)
+        assert np.array_equal(row['annotation'][:, 4], r.labels)
+        assert np.allclose(row['annotation'][:, :4], r.boxes*np.tile([r.height, r.width], 2), atol=1e-3)
+    reader.close()
+    assert seen == 60
+
+@needs_mindspore
+def test_reading_needs_neither_mindspore_nor_the_raw_data(packed, tmp_path):
+    code = ('import sys; sys.modules["mindspore"] = None\n'
+            'from ssd_nb.config import SSDConfig; from ssd_nb.records import open_data; from ssd_nb.datasets import image_bytes\n'
+            f'd = open_data(SSDConfig.preset("tiny", coco_root="/nowhere", mindrecord_dir={str(packed.mindrecord_dir)!r}), True)\n'
+            'print(len(d.records), sum(len(image_bytes(r.image)) > 0 for r in d.records))')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.split() == ['59', '59'] and not done.stderr
+
+def test_writing_without_mindspore_says_what_to_install(raw, tmp_path, monkeypatch):
+    for name in ('mindspore', 'mindspore.mindrecord'): monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(DataError, match='pip install "mindspore'): open_data(replace(raw, mindrecord_dir=tmp_path/'r'), True)
+    assert not list(tmp_path.iterdir())
+
+def test_faulty_data_are_refused_before_anything_is_written(raw, tmp_path):
+    cfg = replace(raw, class_num=3, mindrecord_dir=tmp_path/'r')
+    with pytest.raises(DataError, match='--class_num 7'): open_data(cfg, True)
+    with pytest.raises(DataError, match='no such folder'): open_data(replace(raw, coco_root='/nowhere', mindrecord_dir=tmp_path/'r'), True)
+    assert not list(tmp_path.iterdir())
+
+@needs_mindspore
+@pytest.mark.parametrize('spoil, words', [
+    (lambda d: os.truncate(d/'ssd.mindrecord2', 99), ('ssd.mindrecord2', '99 bytes', 'made again')),
+    (lambda d: (d/'ssd.mindrecord7.db').unlink(), ('ssd.mindrecord7.db', 'missing', 'made again')),
+    (lambda d: (d/'ssd.mindrecord.json').unlink(), ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
+    (lambda d: (d/'ssd.mindrecord.json').write_text('{'), ('ssd.mindrecord.json', 'no manifest of this version')),
+    (lambda d: (d/'ssd.mindrecord.json').write_text('[]'), ('ssd.mindrecord.json', 'no manifest of this version')),
+    (lambda d: (d/'ssd.mindrecord.json').write_text((d/'ssd.mindrecord.json').read_text().replace('"format": 1', '"format": 9')), ('no manifest of this version',)),
+    (lambda d: (p := d/'ssd.mindrecord.annotations.json').write_bytes(p.read_bytes().replace(b'[', b' ', 1)), ('annotations.json', 'damaged'))],
+    ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version', 'annotations changed'])
+def test_damage(copy, spoil, words):
+    spoil(Path(copy.mindrecord_dir))
+    with pytest.raises(DataError) as e: open_data(copy, True)
+    for word in words: assert word in str(e.value)
+
+@needs_mindspore
+def test_damaged_image(copy):
+    image = open_data(copy, True).records[3].image
+    with open(image.shard, 'r+b') as f:
+        f.seek(image.offset + image.length//2)
+        f.write(b'\0\0\0\0\0\0\0\0')
+    with pytest.raises(DataError, match='damaged at byte'): image_bytes(image)
+
+@needs_mindspore
+def test_stale_and_foreign(raw, copy, tmp_path):
+    shutil.copytree(raw.coco_root, tmp_path/'changed')
+    path = tmp_path/'changed'/'annotations'/'instances_train.json'
+    path.write_text(path.read_text() + ' ')
+    with pytest.raises(DataError, match='annotations of this --dataset are others now'): open_data(replace(copy, coco_root=tmp_path/'changed'), True)
+    with pytest.raises(DataError, match='a record of a coco data set'): open_data(replace(copy, dataset='txt', anno_path='x.txt'), True)
+    with pytest.raises(DataError, match='--class_num 7'): open_data(replace(copy, class_num=81), True)
+    (tmp_path/'home').mkdir()
+    (tmp_path/'home'/'letter.txt').write_text('dear')
+    with pytest.raises(DataError, match='letter.txt'): open_data(replace(raw, mindrecord_dir=tmp_path/'home'), True)
+    with pytest.raises(DataError, match='a file, not a folder'): open_data(replace(raw, mindrecord_dir=tmp_path/'home'/'letter.txt'), True)
+    assert [p.name for p in (tmp_path/'home').iterdir()] == ['letter.txt']
+
+def test_an_image_that_was_not_written(tmp_path):
+    import sqlite3
+    with sqlite3.connect(tmp_path/'s.db') as db:
+        db.execute('CREATE TABLE INDEXES (ROW_ID INT, PAGE_ID_BLOB INT, PAGE_OFFSET_BLOB INT, PAGE_OFFSET_BLOB_END INT)')
+        db.execute('INSERT INTO INDEXES VALUES (0, 0, 0, 9)')
+    db.close()
+    with open(tmp_path/'s', 'wb') as f:
+        f.seek(records.HEADER)
+        f.write(b'..image..')
+    assert find_images([tmp_path/'s'], iter([b'image']))[0][:3] == ('s', records.HEADER + 2, 5)
+    with pytest.raises(DataError, match='image number 1 was not written whole'): find_images([tmp_path/'s'], iter([b'imago']))
+
+# ---------------------------------------------------------------- interruptions
+
+def state(folder: Path) -> str:
+    "'none', 'whole', or a complaint."
+    cfg = SSDConfig(mindrecord_dir=folder)
+    try: return 'none' if read_manifest(Path(cfg.mindrecord_dir), True) is None else 'whole'
+    except DataError as e: return str(e)
+
+@needs_mindspore
+def test_killing_the_writer(raw, tmp_path):
+    "20 writers, each killed at a random moment: no record or a whole one, and the next one carries on. MindSpore is imported once and forked."
+    import mindspore.mindrecord # noqa: F401 so that a forked writer begins to write at once
+    context, rng, ends = multiprocessing.get_context('fork'), random.Random(0), []
+    def write(cfg):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        prepare_record(cfg, True)
+        os._exit(0)
+    start = time.perf_counter()
+    first = context.Process(target=write, args=(replace(raw, mindrecord_dir=tmp_path/'timing'),))
+    first.start()
+    first.join()
+    whole_time, folder = time.perf_counter() - start, tmp_path/'records'
+    for _ in range(20):
+        cfg = replace(raw, mindrecord_dir=folder)
+        process = context.Process(target=write, args=(cfg,))
+        process.start()
+        time.sleep(rng.uniform(0, 1.1*whole_time))
+        if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        ends.append(state(folder))
+        assert ends[-1] in ('none', 'whole')
+        if ends[-1] == 'whole':
+            assert len(read_record(cfg, True).records) == 59
+            shutil.rmtree(folder)
+    assert 'none' in ends
+    same(open_data(raw, True), open_data(replace(raw, mindrecord_dir=folder), True)) # over whatever the last one left
+    assert not [p.name for p in tmp_path.iterdir() if p.name.startswith('.records')]
+
+@needs_mindspore
+@pytest.mark.parametrize('moved', [0, 1, 8, 16, 17])
+def test_interrupted_move(copy, moved, tmp_path, capsys):
+    "A finished record of which some files have moved is moved on, not written again."
+    folder, usage = Path(copy.mindrecord_dir), USAGES[True]
+    work = records._work_folder(folder, usage)
+    work.mkdir()
+    for name in [*usage.file_names(), usage.manifest][moved:]: os.replace(folder/name, work/name)
+    assert state(folder) == 'none'
+    assert len(open_data(replace(copy, coco_root='/nowhere'), True).records) == 59
+    assert 'interrupted' in capsys.readouterr().err and not work.exists()
+
+@needs_mindspore
+def test_one_writes_the_others_wait(raw, tmp_path):
+    import mindspore.mindrecord # noqa: F401
+    context = multiprocessing.get_context('fork')
+    def use(cfg, answers):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        answers.put(len(open_data(cfg, True).records))
+        answers.close()
+        answers.join_thread()
+        os._exit(0)
+    answers, cfg = context.Queue(), replace(raw, mindrecord_dir=tmp_path/'r')
+    processes = [context.Process(target=use, args=(cfg, answers)) for _ in range(4)]
+    for p in processes: p.start()
+    assert [answers.get(timeout=60) for _ in processes] == [59]*4
+    for p in processes: p.join()
+    assert [p.name for p in tmp_path.iterdir()] == ['r']
