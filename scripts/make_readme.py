@@ -9,10 +9,11 @@ root = Path(__file__).resolve().parent.parent
 def readme() -> str:
     "The text of README.md."
     nb = nbformat.read(root/'nbs/index.ipynb', as_version=4)
+    nb.metadata['language_info'] = {'name': 'python'} # cleaning strips it; it names the language of the code blocks
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
-    return text.strip().replace('](images/', '](nbs/images/').replace('src="images/', 'src="nbs/images/') + '\n'
+    return re.sub(r'\]\((images/|\w+\.ipynb)', r'](nbs/\1', text.strip()) + '\n' # links are relative to nbs/ there, to the top here
 
 if __name__ == '__main__':
     path = root/'README.md'

@@ -14,14 +14,14 @@ from typing import Callable, Sequence
 import numpy as np
 from PIL import Image
 from .box_coding import from_pixels
-from .config import SSDConfig, nearest
+from .config import SSDConfig, UserError, nearest
 
 # %% auto #0
 __all__ = ['KINDS', 'IMAGE_SUFFIXES', 'VOC_SPLITS', 'READERS', 'Record', 'Dataset', 'image_bytes', 'image_size', 'Finding',
            'DataError', 'ClassCountError', 'Findings', 'stop', 'Annotations', 'category_labels', 'box_problem',
-           'clip_bbox', 'stable_id', 'stable_ids', 'make_record', 'complete', 'make_dataset', 'read_json', 'read_coco',
-           'parse_voc', 'read_voc', 'parse_row', 'read_txt', 'annotation_files', 'new_findings', 'accept', 'read_split',
-           'open_dataset', 'main']
+           'clip_bbox', 'stable_id', 'stable_ids', 'make_record', 'new_findings', 'complete', 'make_dataset',
+           'read_json', 'read_coco', 'parse_voc', 'read_voc', 'parse_row', 'read_txt', 'annotation_files', 'accept',
+           'read_split', 'open_dataset', 'main']
 
 # %% ../nbs/05_datasets.ipynb #cell-005
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,7 @@ class Record:
     crowd: np.ndarray # [n] bool
     source: str # where it is written down, for messages
 
+# %% ../nbs/05_datasets.ipynb #cell-006
 @dataclass(frozen=True, eq=False)
 class Dataset:
     "The records of one split, and what an evaluation needs to know of them."
@@ -45,11 +46,12 @@ class Dataset:
     ground_truth: dict # COCO annotation format: images, annotations, categories
     findings: tuple[Finding, ...] = () # what the check of the annotations found
 
-# %% ../nbs/05_datasets.ipynb #cell-007
+# %% ../nbs/05_datasets.ipynb #cell-008
 def image_bytes(image: Path | bytes) -> bytes: # an encoded image file
     "The file behind `Record.image`."
     return image if isinstance(image, bytes) else image.read_bytes()
 
+# %% ../nbs/05_datasets.ipynb #cell-009
 def image_size(image: Path | bytes) -> tuple[int, int]: # height, width in pixels, as it is shown
     "Size from the file's header; photographs that lie on their side (EXIF) are turned first. Raises `OSError` for what is no image."
     with warnings.catch_warnings():
@@ -58,7 +60,7 @@ def image_size(image: Path | bytes) -> tuple[int, int]: # height, width in pixel
             width, height = opened.size
             return (width, height) if opened.getexif().get(0x0112, 1) >= 5 else (height, width)
 
-# %% ../nbs/05_datasets.ipynb #cell-010
+# %% ../nbs/05_datasets.ipynb #cell-012
 KINDS: dict[str, tuple[str, str]] = { # kind: severity, remedy
     'incomplete entry': ('error', 'write what is missing or take the entry out'),
     'missing image': ('error', 'put the image there or take the entry out'),
@@ -91,16 +93,18 @@ class Finding:
     remedy: str
     def __str__(self) -> str: return f'{self.source}: {self.kind}: {self.message}; {self.remedy}'
 
-class DataError(ValueError):
+# %% ../nbs/05_datasets.ipynb #cell-013
+class DataError(UserError, ValueError):
     "Data that cannot be used; the message names the place and the remedy."
 
+# %% ../nbs/05_datasets.ipynb #cell-014
 class ClassCountError(DataError):
     "The data set has another number of classes; `class_num` is the right one."
     def __init__(self, class_num: int, message: str):
         super().__init__(message)
         self.class_num = class_num
 
-# %% ../nbs/05_datasets.ipynb #cell-011
+# %% ../nbs/05_datasets.ipynb #cell-015
 class Findings(list):
     "A growing list of `Finding`s; `forgiven` kinds count as warnings."
     def __init__(self, forgiven: Sequence[str] = ()):
@@ -120,7 +124,7 @@ class Findings(list):
 
     def errors(self) -> list[Finding]: return [f for f in self if f.severity == 'error']
 
-# %% ../nbs/05_datasets.ipynb #cell-014
+# %% ../nbs/05_datasets.ipynb #cell-018
 def stop(findings: Sequence[Finding], # what the readers noted
          what: str, # the data set, for the message
         ) -> None:
@@ -132,7 +136,7 @@ def stop(findings: Sequence[Finding], # what the readers noted
                     '`python -m ssd_nb.datasets check` lists everything; --on_bad_data skip leaves faulty objects and images out, '
                     '--on_bad_data clip also cuts boxes to the image')
 
-# %% ../nbs/05_datasets.ipynb #cell-017
+# %% ../nbs/05_datasets.ipynb #cell-021
 @dataclass(frozen=True)
 class Annotations:
     "A split as it is written down."
@@ -140,19 +144,20 @@ class Annotations:
     folder: Path # the `file_name` of an image starts here
     source: str # the annotation file, for messages
 
-# %% ../nbs/05_datasets.ipynb #cell-018
+# %% ../nbs/05_datasets.ipynb #cell-022
 def _numbers(value: object, count: int) -> list[float] | None:
     "`count` numbers, or None."
     if not isinstance(value, (list, tuple)) or len(value) != count or any(isinstance(v, (bool, str)) for v in value): return None
     try: return [float(v) for v in value]
     except (TypeError, ValueError, OverflowError): return None
 
+# %% ../nbs/05_datasets.ipynb #cell-023
 def _id(entry: dict, name: str = 'id') -> int | float | str | None:
     "An id; None where there is none, for JSON can hold anything."
     value = entry.get(name)
     return value if isinstance(value, (int, float, str)) else None
 
-# %% ../nbs/05_datasets.ipynb #cell-020
+# %% ../nbs/05_datasets.ipynb #cell-025
 def category_labels(truth: dict, # COCO format
                     cfg: SSDConfig, # classes, class_num
                     source: str, # for messages
@@ -162,7 +167,8 @@ def category_labels(truth: dict, # COCO format
     for c in truth['categories']:
         if not isinstance(c, dict) or not isinstance(c.get('name'), str) or _id(c) is None:
             raise DataError(f'{source}: a category needs an id and a name; found {c!r}')
-        if c['name'] in ids or c['id'] in ids.values(): raise DataError(f'{source}: category {c["name"]!r} (id {c["id"]!r}) stands twice; rename one of them')
+        if c['name'] in ids or c['id'] in ids.values():
+            raise DataError(f'{source}: category {c["name"]!r} (id {c["id"]!r}) stands twice; rename one of them')
         ids[c['name']] = c['id']
     for name in cfg.classes:
         if name not in ids: raise DataError(f'{source}: no class {name!r}{nearest(name, ids)}; --classes takes some of: {", ".join(ids)}')
@@ -172,10 +178,11 @@ def category_labels(truth: dict, # COCO format
                         f'give --class_num {len(kept) + 1}' + ('' if cfg.classes else ', or name those that you want with --classes'))
     return {i: label for label, i in enumerate(kept, 1)}
 
+# %% ../nbs/05_datasets.ipynb #cell-026
 def _shorten(names: Sequence[str], most: int = 6) -> str:
     return ', '.join(map(str, names[:most])) + (' ...' if len(names) > most else '')
 
-# %% ../nbs/05_datasets.ipynb #cell-023
+# %% ../nbs/05_datasets.ipynb #cell-029
 def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
                 height: float, # of the image
                 width: float, # of the image
@@ -188,7 +195,7 @@ def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
         return 'outside', f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g} in an image {width} wide and {height} high'
     return None
 
-# %% ../nbs/05_datasets.ipynb #cell-026
+# %% ../nbs/05_datasets.ipynb #cell-032
 def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
               height: float, # of the image
               width: float, # of the image
@@ -197,7 +204,7 @@ def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
     x, y = max(bbox[0], 0.), max(bbox[1], 0.)
     return [x, y, min(bbox[0] + bbox[2], width) - x, min(bbox[1] + bbox[3], height) - y]
 
-# %% ../nbs/05_datasets.ipynb #cell-028
+# %% ../nbs/05_datasets.ipynb #cell-034
 def _keep_annotation(a: dict, images: dict, names: dict, where: str, clip: bool, findings: Findings) -> bool:
     "Whether annotation `a` can be used; completes it."
     bbox = _numbers(a.get('bbox'), 4)
@@ -217,16 +224,18 @@ def _keep_annotation(a: dict, images: dict, names: dict, where: str, clip: bool,
     if a['iscrowd']: findings.add('crowd', where, f'class {name}')
     return True
 
-# %% ../nbs/05_datasets.ipynb #cell-030
+# %% ../nbs/05_datasets.ipynb #cell-036
 @lru_cache(maxsize=None)
 def _listing(folder: str, stamp: int) -> frozenset: # stamp: the folder's time of change, so that nothing stale is remembered
     return frozenset(os.listdir(folder))
 
+# %% ../nbs/05_datasets.ipynb #cell-037
 def _exists(path: Path) -> bool:
     "Whether a file is there; one listing a folder, because a data set may have 100,000 images."
     try: return path.name in _listing(str(path.parent), path.parent.stat().st_mtime_ns)
     except (OSError, ValueError): return False
 
+# %% ../nbs/05_datasets.ipynb #cell-038
 def _keep_image(im: dict, where: str, locate: Callable, findings: Findings) -> bool:
     "Whether image entry `im` can be used; completes its size."
     if _id(im) is None or not isinstance(im.get('file_name'), str) or not im['file_name']:
@@ -240,11 +249,12 @@ def _keep_image(im: dict, where: str, locate: Callable, findings: Findings) -> b
     im['height'], im['width'] = int(size[0]), int(size[1])
     return True
 
-# %% ../nbs/05_datasets.ipynb #cell-032
+# %% ../nbs/05_datasets.ipynb #cell-040
 def stable_id(name: str) -> int: # 1..2^31-1
     "A number for a name: the same on every machine, whatever other names there are."
     return int.from_bytes(hashlib.sha256(name.encode('utf-8', 'surrogatepass')).digest()[:4], 'big') % (2**31 - 1) + 1
 
+# %% ../nbs/05_datasets.ipynb #cell-041
 def stable_ids(names: Sequence[str]) -> dict[str, int]:
     "`stable_id` of each name; of two names with the same number, the later in the alphabet takes the next free one."
     ids, taken = {}, set()
@@ -255,7 +265,7 @@ def stable_ids(names: Sequence[str]) -> dict[str, int]:
         taken.add(number)
     return ids
 
-# %% ../nbs/05_datasets.ipynb #cell-034
+# %% ../nbs/05_datasets.ipynb #cell-043
 def _complete_images(notes: Annotations, locate: Callable, findings: Findings) -> dict:
     "The usable images by id."
     images, seen = {}, set()
@@ -270,6 +280,7 @@ def _complete_images(notes: Annotations, locate: Callable, findings: Findings) -
             seen.add(im['file_name'])
     return images
 
+# %% ../nbs/05_datasets.ipynb #cell-044
 def _complete_annotations(notes: Annotations, images: dict, clip: bool, findings: Findings) -> list[dict]:
     "The usable annotations."
     names = {c['id']: c['name'] for c in notes.truth['categories']}
@@ -286,13 +297,14 @@ def _complete_annotations(notes: Annotations, images: dict, clip: bool, findings
         kept.append(a)
     return kept
 
-# %% ../nbs/05_datasets.ipynb #cell-036
+# %% ../nbs/05_datasets.ipynb #cell-046
 def _new_ids(ids: Sequence, words: Callable[[Sequence[str]], dict]) -> dict:
     "Old id -> whole number; `words` gives numbers to ids that are not numbers."
     if all(not isinstance(i, str) and float(i).is_integer() for i in ids): return {i: int(i) for i in ids}
     new = words([repr(i) for i in ids])
     return {i: new[repr(i)] for i in ids}
 
+# %% ../nbs/05_datasets.ipynb #cell-047
 def _renumber(truth: dict) -> dict:
     "All ids become whole numbers, those of annotations positive ones; returns old category id -> new."
     images = _new_ids([im['id'] for im in truth['images']], stable_ids)
@@ -304,7 +316,7 @@ def _renumber(truth: dict) -> dict:
         a.update(image_id=images[a['image_id']], category_id=categories[a['category_id']], id=number if number_anew else a['id'])
     return categories
 
-# %% ../nbs/05_datasets.ipynb #cell-038
+# %% ../nbs/05_datasets.ipynb #cell-049
 def make_record(im: dict, # a completed image entry
                 annotations: list[dict], # its completed annotations
                 labels: dict, # category id -> label
@@ -319,12 +331,21 @@ def make_record(im: dict, # a completed image entry
     return Record(image, im['id'], h, w, from_pixels(xyxy, h, w), np.array([labels[a['category_id']] for a in annotations], np.int32),
                   np.array([a['iscrowd'] for a in annotations], bool), im['source'])
 
-# %% ../nbs/05_datasets.ipynb #cell-039
+# %% ../nbs/05_datasets.ipynb #cell-050
+def new_findings(cfg: SSDConfig, # protocol, on_bad_data
+                 training: bool, # whether boxes are learnt
+                ) -> Findings:
+    "An empty list that knows which kinds are forgiven."
+    if not training or cfg.rules.whole_pixels: return Findings(('no area', 'outside'))
+    return Findings(('outside',) if cfg.on_bad_data == 'clip' else ())
+
+# %% ../nbs/05_datasets.ipynb #cell-051
 def _by_image(annotations: list[dict]) -> dict[int, list[dict]]:
     groups: dict[int, list[dict]] = {}
     for a in annotations: groups.setdefault(a['image_id'], []).append(a)
     return groups
 
+# %% ../nbs/05_datasets.ipynb #cell-052
 def complete(notes: Annotations, # a split as it is written down
              cfg: SSDConfig, # on_bad_data
              training: bool, # clip boxes where that is asked for
@@ -340,6 +361,7 @@ def complete(notes: Annotations, # a split as it is written down
     annotations = _complete_annotations(notes, images, training and cfg.on_bad_data == 'clip', findings)
     return replace(notes, truth={**notes.truth, 'images': list(images.values()), 'annotations': annotations})
 
+# %% ../nbs/05_datasets.ipynb #cell-053
 def make_dataset(notes: Annotations, # from `complete`; its entries are changed
                  cfg: SSDConfig, # classes, protocol
                  training: bool, # images to learn from: without crowds (standard), with at least one object
@@ -364,13 +386,14 @@ def make_dataset(notes: Annotations, # from `complete`; its entries are changed
     if training: records = [r for r in records if len(r.labels)]
     return Dataset(tuple(records), tuple(names[i] for i in labels), tuple(labels), truth, tuple(findings))
 
+# %% ../nbs/05_datasets.ipynb #cell-054
 def _note_unused(annotations: list[dict], labels: dict, names: dict, source: str, findings: Findings) -> None:
     "Warn of classes without an object."
     used = {a['category_id'] for a in annotations}
     unused = [names[i] for i in labels if i not in used]
     if unused: findings.add('unused class', source, f'no object of {len(unused)} of {len(labels)} classes: {_shorten(unused, 10)}')
 
-# %% ../nbs/05_datasets.ipynb #cell-041
+# %% ../nbs/05_datasets.ipynb #cell-058
 def read_json(path: Path, # an annotation file in COCO format
              ) -> dict: # with the lists images, annotations, categories
     "The content of a COCO annotation file. Raises `DataError` with the place where it breaks off."
@@ -382,6 +405,7 @@ def read_json(path: Path, # an annotation file in COCO format
             raise DataError(f'{path}: no list {name!r}; a COCO annotation file of objects has images, annotations and categories (instances_*.json)')
     return truth
 
+# %% ../nbs/05_datasets.ipynb #cell-059
 def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
               training: bool, # which split
               findings: Findings, # grows
@@ -394,12 +418,13 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     path = _coco_file(root, split)
     return Annotations(read_json(path), root/split, str(path))
 
+# %% ../nbs/05_datasets.ipynb #cell-060
 def _coco_file(root: Path, split: str) -> Path:
     path = root/'annotations'/f'instances_{split}.json'
     other = path.with_name(f'instance_{split}.json') # the reference's text spells it so
     return other if other.exists() and not path.exists() else path
 
-# %% ../nbs/05_datasets.ipynb #cell-043
+# %% ../nbs/05_datasets.ipynb #cell-062
 def parse_voc(data: bytes, # an XML file
               source: str, # its name, for messages
               findings: Findings, # grows
@@ -417,25 +442,29 @@ def parse_voc(data: bytes, # an XML file
     objects = [_voc_object(o, f'{source}: object {n}', findings, published) for n, o in enumerate(root.findall('object'), 1)]
     return dict(height=size[0], width=size[1]), [o for o in objects if o]
 
+# %% ../nbs/05_datasets.ipynb #cell-063
 def _float(text: str | None) -> float | None:
     try: return float(text)
     except (TypeError, ValueError): return None
 
+# %% ../nbs/05_datasets.ipynb #cell-064
 def _voc_object(element: ElementTree.Element, where: str, findings: Findings, published: bool) -> tuple[str, dict] | None:
     name, difficult = (element.findtext('name') or '').strip(), (element.findtext('difficult') or '0').strip()
     corners = [element.findtext(f'bndbox/{corner}') for corner in ('xmin', 'ymin', 'xmax', 'ymax')]
-    if not name or None in corners: return findings.add('incomplete entry', where, 'an object needs a name and a bndbox with xmin, ymin, xmax, ymax') and None
+    if not name or None in corners:
+        return findings.add('incomplete entry', where, 'an object needs a name and a bndbox with xmin, ymin, xmax, ymax') and None
     if difficult not in ('0', '1'): return findings.add('incomplete entry', where, f'difficult is {difficult!r}, not 0 or 1') and None
     xyxy = [_float(c) for c in corners]
     if None in xyxy: return findings.add('not a number', where, f'xmin, ymin, xmax, ymax are {", ".join(map(repr, corners))}') and None
     if published: xyxy, difficult = [v - 1 for v in xyxy], '0'
     return name, dict(bbox=_bbox(xyxy), iscrowd=int(difficult), source=where)
 
+# %% ../nbs/05_datasets.ipynb #cell-065
 def _bbox(xyxy: Sequence[float]) -> list[float]:
     "Corners as x, y, width, height."
     return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
 
-# %% ../nbs/05_datasets.ipynb #cell-048
+# %% ../nbs/05_datasets.ipynb #cell-070
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
 VOC_SPLITS = dict(train2017='trainval', val2017='test') # COCO's splits, the defaults, stand for VOC's
 
@@ -443,13 +472,15 @@ def _images(folder: Path) -> dict[str, str]:
     "File name of each image by its stem."
     return {Path(name).stem: name for name in sorted(os.listdir(folder)) if name.lower().endswith(IMAGE_SUFFIXES)} if folder.is_dir() else {}
 
+# %% ../nbs/05_datasets.ipynb #cell-071
 def _voc_list(cfg: SSDConfig, training: bool) -> tuple[Path, Path, list[str] | None]:
     "Folder of images, folder of XML files, names in the split (None: all)."
     root, split = Path(cfg.voc_root), cfg.train_split if training else cfg.val_split
     if not cfg.voc_root or not root.is_dir(): raise DataError(f'{cfg.voc_root or "voc_root"}: no such folder; give --voc_root')
     if not (root/'ImageSets').is_dir():
         base = root/('train' if training else 'eval')
-        if not base.is_dir(): raise DataError(f'{root}: neither ImageSets/ nor {base.name}/ is there; see the notebook 05_datasets for the two layouts of VOC')
+        if not base.is_dir():
+            raise DataError(f'{root}: neither ImageSets/ nor {base.name}/ is there; the notebook 05_datasets shows the two layouts of VOC')
         return *((base/name if (base/name).is_dir() else base) for name in ('Images', 'Annotations')), None
     path = root/'ImageSets'/'Main'/f'{VOC_SPLITS.get(split, split)}.txt'
     if not path.is_file():
@@ -457,6 +488,7 @@ def _voc_list(cfg: SSDConfig, training: bool) -> tuple[Path, Path, list[str] | N
         raise DataError(f'{path}: no such list; there is {there}; choose with --{"train" if training else "val"}_split')
     return root/'JPEGImages', root/'Annotations', [line.strip() for line in _text(path).split('\n') if line.strip()]
 
+# %% ../nbs/05_datasets.ipynb #cell-072
 def _text(path: Path) -> str:
     "A text file. Raises `DataError` with the line that is not UTF-8."
     try: data = path.read_bytes()
@@ -464,7 +496,7 @@ def _text(path: Path) -> str:
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError as e: raise DataError(f'{path}: line {data[:e.start].count(10) + 1}: not UTF-8; save the file as UTF-8') from e
 
-# %% ../nbs/05_datasets.ipynb #cell-050
+# %% ../nbs/05_datasets.ipynb #cell-074
 def _voc_files(cfg: SSDConfig, training: bool, findings: Findings) -> tuple[Path, list[tuple[str, Path, bytes]]]:
     "Folder of images, and for each entry of a split: image name, XML file, its content."
     folder, notes, names = _voc_list(cfg, training)
@@ -478,12 +510,14 @@ def _voc_files(cfg: SSDConfig, training: bool, findings: Findings) -> tuple[Path
         except (OSError, ValueError): findings.add('missing annotation', str(path), 'cannot be read')
     return folder, files
 
+# %% ../nbs/05_datasets.ipynb #cell-075
 def _voc_names(cfg: SSDConfig, training: bool) -> set[str]:
     "The classes of a split, if there is one."
     try: _, files = _voc_files(cfg, training, Findings())
     except DataError: return set()
     return {name for _, path, data in files for name, _ in (parse_voc(data, str(path), Findings()) or ({}, ()))[1]}
 
+# %% ../nbs/05_datasets.ipynb #cell-076
 def _voc_categories(cfg: SSDConfig, seen: set[str]) -> list[dict]:
     "Category entries of `cfg.classes` and of what else was seen. Raises `DataError` for a misspelt class."
     others = sorted(seen - set(cfg.classes))
@@ -492,7 +526,7 @@ def _voc_categories(cfg: SSDConfig, seen: set[str]) -> list[dict]:
             raise DataError(f'{cfg.voc_root}: no object of class {name!r}{nearest(name, others)}; the data set names {", ".join(sorted(seen))}')
     return [dict(id=i, name=name) for i, name in enumerate([*cfg.classes, *others], 1)]
 
-# %% ../nbs/05_datasets.ipynb #cell-051
+# %% ../nbs/05_datasets.ipynb #cell-077
 def read_voc(cfg: SSDConfig, # voc_root, train_split, val_split, classes
              training: bool, # which split
              findings: Findings, # grows
@@ -511,7 +545,7 @@ def read_voc(cfg: SSDConfig, # voc_root, train_split, val_split, classes
             truth['annotations'].append(dict(a, id=len(truth['annotations']) + 1, image_id=ids[file_name], category_id=number[name]))
     return Annotations(truth, folder, cfg.voc_root)
 
-# %% ../nbs/05_datasets.ipynb #cell-053
+# %% ../nbs/05_datasets.ipynb #cell-079
 _NUMBER = r'[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf)'
 _BOX = re.compile(rf'(?:(?:{_NUMBER}),){{4}}(?:{_NUMBER})', re.I)
 
@@ -525,7 +559,7 @@ def parse_row(row: str, # 'path x1,y1,x2,y2,class ...'
         end = token.start()
     return row[:end].strip(), boxes[::-1]
 
-# %% ../nbs/05_datasets.ipynb #cell-056
+# %% ../nbs/05_datasets.ipynb #cell-082
 def _txt_category(number: float, classes: int, named: bool, most: float) -> tuple[float, str]:
     "Category id of a class number, and the remedy if there is no such class."
     number = int(number) if number.is_integer() else number
@@ -533,6 +567,7 @@ def _txt_category(number: float, classes: int, named: bool, most: float) -> tupl
     if isinstance(number, int) and number > classes and not named: return number, f'give --class_num {int(most) + 1} if there are {int(most)} classes'
     return number, f'classes are whole numbers from 1 to {classes}'
 
+# %% ../nbs/05_datasets.ipynb #cell-083
 def _txt_objects(boxes: list[list[float]], cfg: SSDConfig, most: float, where: str) -> list[dict]:
     "The annotations of a row."
     objects = []
@@ -542,7 +577,7 @@ def _txt_objects(boxes: list[list[float]], cfg: SSDConfig, most: float, where: s
         objects.append(dict(bbox=_bbox(xyxy), category_id=category, remedy=remedy, source=f'{where}: box {n}'))
     return objects
 
-# %% ../nbs/05_datasets.ipynb #cell-057
+# %% ../nbs/05_datasets.ipynb #cell-084
 def _txt_paths(cfg: SSDConfig, training: bool, findings: Findings) -> tuple[Path, Path]:
     "The TXT file and the folder of the images."
     if not training and cfg.rules.y_first_rows: raise DataError('the reference does not evaluate TXT data sets; evaluate with --protocol standard')
@@ -551,9 +586,11 @@ def _txt_paths(cfg: SSDConfig, training: bool, findings: Findings) -> tuple[Path
         if not cfg.val_anno_path: findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
         anno_path, image_dir = cfg.val_anno_path or anno_path, cfg.val_image_dir or image_dir
     if not anno_path: raise DataError('a TXT data set needs --anno_path, a file of rows: path x1,y1,x2,y2,class ...')
-    if not Path(anno_path).is_file(): raise DataError(f'{anno_path}: no such file; give --{"" if training or not cfg.val_anno_path else "val_"}anno_path')
+    if not Path(anno_path).is_file():
+        raise DataError(f'{anno_path}: no such file; give --{"" if training or not cfg.val_anno_path else "val_"}anno_path')
     return Path(anno_path), Path(image_dir) if image_dir else Path(anno_path).parent
 
+# %% ../nbs/05_datasets.ipynb #cell-085
 def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_dir, classes, class_num
              training: bool, # which split
              findings: Findings, # grows
@@ -576,7 +613,7 @@ def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_di
         for a in _txt_objects(boxes, cfg, most, where): truth['annotations'].append(dict(a, id=len(truth['annotations']) + 1, image_id=ids[name]))
     return Annotations(truth, folder, str(path))
 
-# %% ../nbs/05_datasets.ipynb #cell-061
+# %% ../nbs/05_datasets.ipynb #cell-089
 def annotation_files(cfg: SSDConfig, # which data set
                      training: bool, # which split
                     ) -> list[Path]: # what the split is written down in
@@ -586,24 +623,22 @@ def annotation_files(cfg: SSDConfig, # which data set
     _, notes, names = _voc_list(cfg, training)
     return [notes/f'{name}.xml' for name in names] if names is not None else sorted(notes.glob('*.xml'))
 
-READERS: dict[str, Callable[[SSDConfig, bool, Findings], Annotations]] = dict(coco=read_coco, shapes=read_coco, voc=read_voc, txt=read_txt, other=read_txt)
+# %% ../nbs/05_datasets.ipynb #cell-090
+READERS: dict[str, Callable[[SSDConfig, bool, Findings], Annotations]] = dict(
+    coco=read_coco, shapes=read_coco, voc=read_voc, txt=read_txt, other=read_txt)
 
-def new_findings(cfg: SSDConfig, # protocol, on_bad_data
-                 training: bool, # whether boxes are learnt
-                ) -> Findings:
-    "An empty list that knows which kinds are forgiven."
-    if not training or cfg.rules.whole_pixels: return Findings(('no area', 'outside'))
-    return Findings(('outside',) if cfg.on_bad_data == 'clip' else ())
-
+# %% ../nbs/05_datasets.ipynb #cell-091
 def accept(data: Dataset, # from `read_split`
            cfg: SSDConfig, # on_bad_data
            training: bool, # for the message
           ) -> Dataset: # the same
     "Raise `DataError` if there are errors and `cfg.on_bad_data` does not say what to do with them, or if nothing is left."
     if cfg.on_bad_data == 'error': stop(data.findings, cfg.dataset)
-    if not data.records: raise DataError(f'{cfg.dataset}: no image is left to {"learn from" if training else "evaluate"}; `python -m ssd_nb.datasets check` says why')
+    if not data.records:
+        raise DataError(f'{cfg.dataset}: no image is left to {"learn from" if training else "evaluate"}; `python -m ssd_nb.datasets check` says why')
     return data
 
+# %% ../nbs/05_datasets.ipynb #cell-092
 def read_split(cfg: SSDConfig, # which data set
                training: bool, # the split to learn from, or the one to evaluate on
               ) -> tuple[Dataset, Path]: # what can be used, its `findings` say what cannot; the folder of the images
@@ -613,13 +648,14 @@ def read_split(cfg: SSDConfig, # which data set
     def locate(im: dict) -> Path: return notes.folder/im['file_name']
     return make_dataset(complete(notes, cfg, training, findings, locate), cfg, training, findings, locate), notes.folder
 
+# %% ../nbs/05_datasets.ipynb #cell-093
 def open_dataset(cfg: SSDConfig, # which data set
                  training: bool, # the split to learn from, or the one to evaluate on
                 ) -> Dataset:
     "The one door to the raw data. Raises `DataError` unless everything can be used or `cfg.on_bad_data` says what to do."
     return accept(read_split(cfg, training)[0], cfg, training)
 
-# %% ../nbs/05_datasets.ipynb #cell-068
+# %% ../nbs/05_datasets.ipynb #cell-100
 def main(argv: Sequence[str] | None = None) -> int: # exit status
     "`python -m ssd_nb.datasets check ...`: the data doctor."
     from ssd_nb.doctor import main as check # the doctor reads with this module, so it can only be asked for now
@@ -628,5 +664,5 @@ def main(argv: Sequence[str] | None = None) -> int: # exit status
     print('usage: python -m ssd_nb.datasets check --dataset {coco,voc,txt,shapes} ...; `check --help` lists the rest', file=sys.stderr)
     return 0 if argv in (['-h'], ['--help']) else 2
 
-# %% ../nbs/05_datasets.ipynb #cell-069
+# %% ../nbs/05_datasets.ipynb #cell-101
 if __name__ == '__main__' and '__file__' in globals(): sys.exit(main()) # as a command; a notebook has no __file__

@@ -56,6 +56,7 @@ class Checkup:
     findings: list[Finding]
     overlaps: np.ndarray # [objects] IoU with the best default box, in the order of the records
 
+# %% ../nbs/05b_doctor.ipynb #cell-012
 def check_split(cfg: SSDConfig, # which data set
                 training: bool, # the split to learn from, or the one to evaluate on
                 class_count: bool = True, # whether `class_num` must be right
@@ -66,7 +67,8 @@ def check_split(cfg: SSDConfig, # which data set
     except ClassCountError as e:
         if not class_count: raise
         found = check_split(replace(cfg, class_num=e.class_num), training, class_count=False)
-        found.findings.insert(0, Finding('class count', str(e).partition(': ')[0], str(e).partition(': ')[2].partition('; ')[0], 'error', f'give --class_num {e.class_num}'))
+        place, _, message = str(e).partition(': ')
+        found.findings.insert(0, Finding('class count', place, message.partition('; ')[0], 'error', f'give --class_num {e.class_num}'))
         return found
     images, findings = data.ground_truth['images'], Findings()
     findings.extend(data.findings)
@@ -78,7 +80,7 @@ def check_split(cfg: SSDConfig, # which data set
     boxes = [r.boxes for r in data.records]
     return Checkup(data, findings, best_overlap(np.concatenate([np.zeros((0, 4), np.float32), *boxes]), cfg))
 
-# %% ../nbs/05b_doctor.ipynb #cell-013
+# %% ../nbs/05b_doctor.ipynb #cell-014
 ORDER = ('error', 'warning', 'note')
 
 def summary(found: Checkup) -> str:
@@ -89,6 +91,7 @@ def summary(found: Checkup) -> str:
     return (f'{len(data.records)} images of {len(data.ground_truth["images"])} with {objects} objects'
             + (f' ({crowds} of them crowds)' if crowds else '') + f' of {len(data.classes)} classes; no default box reaches {lost:.1%} of the objects at IoU 0.5')
 
+# %% ../nbs/05b_doctor.ipynb #cell-015
 def table(findings: Sequence[Finding], # of a split
           examples: int = 1, # lines shown of each kind; the rest is counted
          ) -> str:
@@ -102,7 +105,7 @@ def table(findings: Sequence[Finding], # of a split
         lines += [f'  {"":36s}   {f.source}: {f.message}' for f in same[:examples]]
     return '\n'.join(lines)
 
-# %% ../nbs/05b_doctor.ipynb #cell-016
+# %% ../nbs/05b_doctor.ipynb #cell-018
 def draw_classes(ax, data: Dataset, most: int = 24) -> None:
     "Objects of each class, the most frequent first."
     counts = np.bincount(np.concatenate([np.zeros(0, int), *(r.labels for r in data.records)]), minlength=len(data.classes) + 1)[1:]
@@ -113,6 +116,7 @@ def draw_classes(ax, data: Dataset, most: int = 24) -> None:
     ax.set_xlabel('objects')
     ax.set_title('classes' if len(order) == len(counts) else f'the {most} most frequent of {len(counts)} classes', fontsize=9)
 
+# %% ../nbs/05b_doctor.ipynb #cell-019
 def draw_sizes(ax, boxes: np.ndarray, cfg: SSDConfig) -> None:
     "Width and height of the objects in pixels of the network's input, with the shapes of the default boxes."
     sides = np.maximum((boxes[:, 2:] - boxes[:, :2])*cfg.image_size, .5)
@@ -127,6 +131,7 @@ def draw_sizes(ax, boxes: np.ndarray, cfg: SSDConfig) -> None:
     ax.set_title('sizes', fontsize=9)
     ax.legend(fontsize=7, loc='upper left')
 
+# %% ../nbs/05b_doctor.ipynb #cell-020
 def draw_overlaps(ax, overlaps: np.ndarray, threshold: float) -> None:
     "How many objects reach which IoU."
     ax.hist(overlaps, np.linspace(0, 1, 21), color='tab:blue')
@@ -135,6 +140,7 @@ def draw_overlaps(ax, overlaps: np.ndarray, threshold: float) -> None:
     lost = (overlaps < threshold).mean() if len(overlaps) else 0.
     ax.set_title(f'{lost:.1%} are not reached at IoU {threshold:g}', fontsize=9)
 
+# %% ../nbs/05b_doctor.ipynb #cell-021
 def data_picture(found: Checkup, # of the split to learn from
                  cfg: SSDConfig, # default boxes
                 ) -> Picture:
@@ -145,7 +151,7 @@ def data_picture(found: Checkup, # of the split to learn from
     draw_overlaps(axes[0, 2], found.overlaps, cfg.match_threshold)
     return fig
 
-# %% ../nbs/05b_doctor.ipynb #cell-021
+# %% ../nbs/05b_doctor.ipynb #cell-026
 def stops_training(findings: Sequence[Finding], # of a split
                    cfg: SSDConfig, # on_bad_data
                   ) -> list[Finding]:
@@ -153,6 +159,7 @@ def stops_training(findings: Sequence[Finding], # of a split
     fatal = ('unreadable image', 'class count')
     return [f for f in findings if f.severity == 'error' and (cfg.on_bad_data == 'error' or f.kind in fatal)]
 
+# %% ../nbs/05b_doctor.ipynb #cell-027
 def check(cfg: SSDConfig, # which data set
           splits: Sequence[str] = ('train', 'val'), # what to check
           picture: str = '', # file for the picture of the first split, '' for none
@@ -176,7 +183,7 @@ def check(cfg: SSDConfig, # which data set
     print(('clean' if not status else 'errors: training would stop') + f', exit status {status}')
     return status
 
-# %% ../nbs/05b_doctor.ipynb #cell-022
+# %% ../nbs/05b_doctor.ipynb #cell-028
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.datasets check ...`."
     parser = make_parser('python -m ssd_nb.datasets check', 'Read a data set with all its images and report what is wrong with it.')

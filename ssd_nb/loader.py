@@ -13,7 +13,7 @@ from typing import Any, Iterable, Iterator, Sequence
 import cv2
 import numpy as np
 from .augment import augment, load_square
-from .config import SSDConfig
+from .config import SSDConfig, UserError
 from .datasets import DataError, Dataset, Record
 from .matching import match_and_encode
 
@@ -101,7 +101,7 @@ def eval_batches(order: np.ndarray, # record indices
     return [mine[k:k + size] for k in range(0, len(mine), size)]
 
 # %% ../nbs/09_loader.ipynb #cell-025
-class LoaderError(RuntimeError):
+class LoaderError(UserError, RuntimeError):
     "Batches cannot be prepared; the message says what to do."
 
 # %% ../nbs/09_loader.ipynb #cell-026

@@ -42,9 +42,10 @@ class Usage:
     def shard_names(self) -> list[str]: return [f'{self.prefix}{i}' for i in range(self.shards)]
     def file_names(self) -> list[str]: return [n + end for n in self.shard_names() for end in ('', '.db')] + [self.annotations]
 
+# %% ../nbs/08_records.ipynb #cell-009
 USAGES = {True: Usage('ssd.mindrecord', 8), False: Usage('ssd_eval.mindrecord', 1)} # training or not
 
-# %% ../nbs/08_records.ipynb #cell-011
+# %% ../nbs/08_records.ipynb #cell-012
 @dataclass(frozen=True)
 class ShardImage:
     "The bytes of an image file within a shard."
@@ -61,7 +62,7 @@ class ShardImage:
         if zlib.crc32(data) != self.checksum: raise DataError(f'{self.shard}: damaged at byte {self.offset}; delete the folder, and the record is made again')
         return data
 
-# %% ../nbs/08_records.ipynb #cell-014
+# %% ../nbs/08_records.ipynb #cell-015
 HEADER, PAGE = 1 << 24, 1 << 25 # bytes: a shard is a header and pages
 
 def _mindspore_writer(work: Path, usage: Usage):
@@ -76,6 +77,7 @@ def _mindspore_writer(work: Path, usage: Usage):
     writer.add_schema(SCHEMA, 'objects of an image')
     return writer
 
+# %% ../nbs/08_records.ipynb #cell-016
 def _write_shards(work: Path, usage: Usage, notes: Annotations, labels: dict) -> None:
     "Every image of a split into shards."
     groups: dict = {}
@@ -86,17 +88,19 @@ def _write_shards(work: Path, usage: Usage, notes: Annotations, labels: dict) ->
                                     annotation=annotation_rows(groups.get(im['id'], []), labels)) for im in images[start:start + 32]])
     writer.commit()
 
+# %% ../nbs/08_records.ipynb #cell-017
 def _int32(image_id: int | float | str) -> int:
     "An id that fits the field; words and huge numbers are replaced by a number of their own."
     return int(image_id) if not isinstance(image_id, str) and abs(image_id) < 2**31 else stable_id(str(image_id))
 
-# %% ../nbs/08_records.ipynb #cell-016
+# %% ../nbs/08_records.ipynb #cell-019
 def _row_bounds(shard: Path) -> list[tuple[int, int]]:
     "First and last byte of each row, from the index beside the shard."
     with contextlib.closing(sqlite3.connect(f'{shard}.db')) as db:
         rows = db.execute('SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID').fetchall()
     return [(HEADER + page*PAGE + first, HEADER + page*PAGE + last) for page, first, last in rows]
 
+# %% ../nbs/08_records.ipynb #cell-020
 def find_images(shards: Sequence[Path], # in any order
                 images: Iterator[bytes], # in the order of writing
                ) -> list[tuple[str, int, int, int]]: # of each image: name of the shard, offset, length, checksum
@@ -114,7 +118,7 @@ def find_images(shards: Sequence[Path], # in any order
             places.append((shard.name, offset, len(data), zlib.crc32(data)))
     return places
 
-# %% ../nbs/08_records.ipynb #cell-018
+# %% ../nbs/08_records.ipynb #cell-024
 def fingerprint(cfg: SSDConfig, # which data set
                 training: bool, # which split
                ) -> str | None: # None if the annotation files are out of reach
@@ -125,11 +129,13 @@ def fingerprint(cfg: SSDConfig, # which data set
     except (DataError, OSError): return None
     return digest.hexdigest()
 
+# %% ../nbs/08_records.ipynb #cell-025
 def _reading(cfg: SSDConfig) -> list:
     "What changes the meaning of annotation files."
     kind = {'other': 'txt', 'shapes': 'coco'}.get(cfg.dataset, cfg.dataset)
     return [kind, kind == 'txt' and cfg.rules.y_first_rows, kind == 'voc' and cfg.rules.voc_published]
 
+# %% ../nbs/08_records.ipynb #cell-026
 def _write_text(path: Path, text: str) -> None:
     "A text file, whole or not at all."
     with open(part := path.with_name(path.name + '.part'), 'w', encoding='utf-8') as f:
@@ -138,6 +144,7 @@ def _write_text(path: Path, text: str) -> None:
         os.fsync(f.fileno())
     os.replace(part, path)
 
+# %% ../nbs/08_records.ipynb #cell-027
 def write_record(cfg: SSDConfig, # data set, mindrecord_dir
                  training: bool, # which split
                  work: Path, # an empty folder to write into
@@ -159,10 +166,11 @@ def write_record(cfg: SSDConfig, # data set, mindrecord_dir
                     annotations_sha256=hashlib.sha256((work/usage.annotations).read_bytes()).hexdigest())
     _write_text(work/usage.manifest, json.dumps(manifest, indent=1))
 
-# %% ../nbs/08_records.ipynb #cell-019
+# %% ../nbs/08_records.ipynb #cell-028
 def _work_folder(folder: Path, usage: Usage) -> Path:
     return folder.parent/f'.{folder.name}.{usage.prefix}.writing'
 
+# %% ../nbs/08_records.ipynb #cell-029
 def _move(work: Path, folder: Path, usage: Usage) -> None:
     "A finished record to its place, the manifest last; can be repeated after an interruption."
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +178,7 @@ def _move(work: Path, folder: Path, usage: Usage) -> None:
         if (work/name).exists(): os.replace(work/name, folder/name)
     shutil.rmtree(work)
 
-# %% ../nbs/08_records.ipynb #cell-021
+# %% ../nbs/08_records.ipynb #cell-031
 @contextlib.contextmanager
 def locked(path: Path, # a file that need not exist; removed at the end
            patience: float = 6*3600, # seconds
@@ -193,7 +201,7 @@ def locked(path: Path, # a file that need not exist; removed at the end
         if time.monotonic() > end: raise DataError(f'{path}: another process has held this lock for {patience:.0f} s; see what it does, or end it')
         time.sleep(.2)
 
-# %% ../nbs/08_records.ipynb #cell-024
+# %% ../nbs/08_records.ipynb #cell-034
 REMAKE = 'delete the folder and it is made again, or give another --mindrecord_dir'
 
 def read_manifest(folder: Path, # `mindrecord_dir`
@@ -213,6 +221,7 @@ def read_manifest(folder: Path, # `mindrecord_dir`
         if there != size: raise DataError(f'{folder/name}: {"missing" if there is None else f"{there} bytes"}, the manifest says {size} bytes; {REMAKE}')
     return manifest
 
+# %% ../nbs/08_records.ipynb #cell-035
 def _check_origin(manifest: dict, cfg: SSDConfig, training: bool) -> None:
     "Refuse a record of other data."
     folder, now = cfg.mindrecord_dir, fingerprint(cfg, training)
@@ -222,6 +231,7 @@ def _check_origin(manifest: dict, cfg: SSDConfig, training: bool) -> None:
     if now is not None and now != manifest['fingerprint']:
         raise DataError(f'{folder}: made from {manifest["source"]}; the annotations of this --dataset are others now; {REMAKE}')
 
+# %% ../nbs/08_records.ipynb #cell-036
 def read_record(cfg: SSDConfig, # mindrecord_dir, classes, protocol
                 training: bool, # which record
                ) -> Dataset:
@@ -238,7 +248,7 @@ def read_record(cfg: SSDConfig, # mindrecord_dir, classes, protocol
     notes = complete(Annotations(content['truth'], folder, str(folder)), cfg, training, findings, locate)
     return accept(make_dataset(notes, cfg, training, findings, locate), cfg, training)
 
-# %% ../nbs/08_records.ipynb #cell-026
+# %% ../nbs/08_records.ipynb #cell-038
 def _refuse_foreign(folder: Path) -> None:
     "Write only into a folder that is empty or holds our other record."
     ours = {n for u in USAGES.values() for n in [*u.file_names(), u.manifest]}
@@ -249,6 +259,7 @@ def _refuse_foreign(folder: Path) -> None:
         if any((folder/n).exists() for n in usage.file_names()) and not (folder/usage.manifest).exists():
             raise DataError(f'{folder}: MindRecord files without {usage.manifest}: not written by ssd_nb, or incomplete; {REMAKE}')
 
+# %% ../nbs/08_records.ipynb #cell-039
 def prepare_record(cfg: SSDConfig, # data set, mindrecord_dir
                    training: bool, # which split
                    patience: float = 6*3600, # seconds to wait for another process that writes
@@ -271,6 +282,7 @@ def prepare_record(cfg: SSDConfig, # data set, mindrecord_dir
             raise
         _move(work, folder, usage)
 
+# %% ../nbs/08_records.ipynb #cell-040
 def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is set
               training: bool, # the split to learn from, or the one to evaluate on
              ) -> Dataset:

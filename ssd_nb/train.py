@@ -83,8 +83,8 @@ class Run:
 
     def end_epoch(self, seconds: float) -> None:
         "Settle the epoch's losses and print its last one and its times."
-        for s in self.steps: s.loss = np.float32(float(s.loss))
         last = self.steps[-1]
+        for s in self.steps[-last.step:]: s.loss = np.float32(float(s.loss))
         if not (self.cfg.log_steps and last.step % self.cfg.log_steps == 0): self.say_loss(last)
         self.say(f'epoch time: {seconds*1e3:.3f}, per step time: {seconds*1e3/last.step:.3f}')
 

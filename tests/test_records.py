@@ -35,8 +35,13 @@ def copy(packed, tmp_path):
     "A record that may be spoilt."
     def sparse(source, target): # shards are mostly holes
         with open(source, 'rb') as f, open(target, 'wb') as t:
-            while data := f.read(1 << 20): t.write(data) if any(data) else t.seek(len(data), 1)
-            t.truncate()
+            t.truncate(size := os.path.getsize(source))
+            end = 0
+            while end < size:
+                try: start = os.lseek(f.fileno(), end, os.SEEK_DATA)
+                except OSError: break # a hole up to the end
+                end = os.lseek(f.fileno(), start, os.SEEK_HOLE)
+                os.pwrite(t.fileno(), os.pread(f.fileno(), end - start, start), start)
     shutil.copytree(packed.mindrecord_dir, tmp_path/'copy', copy_function=sparse)
     return replace(packed, mindrecord_dir=tmp_path/'copy')
 
