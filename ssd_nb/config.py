@@ -13,9 +13,9 @@ import yaml
 
 # %% auto #0
 __all__ = ['RULES', 'PRESETS', 'UserError', 'ConfigError', 'number', 'ModelConfig', 'BoxConfig', 'DataConfig', 'AugmentConfig',
-           'InferConfig', 'OptimConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig', 'field_types',
-           'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser', 'config_values',
-           'config_from_args', 'plain_errors', 'replacing']
+           'InferConfig', 'OptimConfig', 'StartConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig',
+           'field_types', 'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser',
+           'config_values', 'config_from_args', 'plain_errors', 'replacing']
 
 # %% ../nbs/00_config.ipynb #cell-004
 class UserError(Exception):
@@ -125,6 +125,21 @@ class OptimConfig:
     momentum: float = number(.9, "momentum of the optimiser", low=0, high=1)
     weight_decay: float = number(1.5e-4, "weight decay of all parameters but batch-norm gamma and beta", low=0)
     loss_scale: float = number(1024., "the loss is multiplied by this before the gradients are taken, which are divided by it after", low=1e-6)
+    dynamic_loss_scale: bool = number(False, "halve the scale after a step that overflows, double it after loss_scale_window steps that do not")
+    loss_scale_window: int = number(1000, "steps without overflow before a dynamic scale is doubled", low=1)
+    amp: str = number('off', "mixed precision in training: convolutions in bf16 or fp16 (the reference's use_float16); loss, weights and evaluation stay float32",
+        choices=('off', 'bf16', 'fp16'))
+    ema: float = number(0., "keep a moving average of the weights, and evaluate it: the share of it that a step keeps, e.g. 0.999; 0 keeps none", low=0, high=.999999)
+
+@dataclass(frozen=True)
+class StartConfig:
+    "start from trained weights"
+    pre_trained: str = number('', "checkpoint file or run folder to start from; empty starts from random weights")
+    pre_trained_epoch_size: int = number(0, "epochs that pre_trained has learnt: go on at that epoch of the schedule, with its momentum", low=0)
+    filter_weight: bool = number(False, "leave out the weights of checkpoint_filter_list, as another number of classes requires")
+    checkpoint_filter_list: tuple[str, ...] = number(('multi_loc_layers', 'multi_cls_layers'),
+        "what filter_weight leaves out: parts of parameter names, ours (logits) or the reference's (multi_cls_layers)")
+    freeze_layer: str = number('', "backbone keeps the weights and statistics of the backbone as they are", choices=('', 'backbone'))
 
 # %% ../nbs/00_config.ipynb #cell-013
 @dataclass(frozen=True)
@@ -135,11 +150,17 @@ class RunConfig:
     seed: int = number(1, "seed of weights, sample order and augmentation", low=0)
     num_workers: int = number(1, "processes that prepare batches; 0 prepares them in the training process", low=0)
     output_dir: str = number('', "run folder; empty takes the next free runs/NAME-001, 002 ...")
+    device_num: int = number(1, "devices that train together, each with batch_size images a step; the command starts a process for each", low=1)
+    sync_norm: bool = number(False, "batch norm over the images of all devices instead of each device's own")
     save_checkpoint_epochs: int = number(10, "epochs between two checkpoints", low=1)
+    save_checkpoint_steps: int = number(0, "steps between two saves of last.safetensors within an epoch; 0 saves at ends of epochs only", low=0)
+    keep_checkpoint_max: int = number(5, "checkpoints epoch-N.safetensors to keep; older ones are deleted, 0 keeps none but the last and the best", low=0)
+    save_best_ckpt: bool = number(True, "keep the checkpoint with the highest mAP as best.safetensors (with run_eval)")
     run_eval: bool = number(False, "evaluate while training and at its end")
     eval_start_epoch: int = number(40, "first epoch that is evaluated", low=1)
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
     log_steps: int = number(1, "steps between two printed losses; 0 prints the last of each epoch only", low=0)
+    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too")
 
 # %% ../nbs/00_config.ipynb #cell-015
 @dataclass(frozen=True)
@@ -157,14 +178,15 @@ class Rules:
     y_first_rows: bool # rows of TXT data sets are read y before x, and refused at evaluation
     voc_published: bool # VOC corners are moved by a pixel, difficult objects are like any other
     all_categories: bool # a subset of the classes is still scored over all categories of the data set
+    skip_rates_only: bool # pre_trained_epoch_size skips learning rates, but all epochs are run and the momentum is lost
 
 RULES = dict(
     standard=Rules(every_image=True, min_score=.01, per_class_limit=False, nms_offset=0., paper_crop_test=True,
                    crowds_are_positives=False, whole_pixels=False, bipartite=True, global_positives=True,
-                  y_first_rows=False, voc_published=False, all_categories=False),
+                  y_first_rows=False, voc_published=False, all_categories=False, skip_rates_only=False),
     reference=Rules(every_image=False, min_score=.1, per_class_limit=True, nms_offset=1., paper_crop_test=False,
                     crowds_are_positives=True, whole_pixels=True, bipartite=False, global_positives=False,
-                   y_first_rows=True, voc_published=True, all_categories=True))
+                   y_first_rows=True, voc_published=True, all_categories=True, skip_rates_only=True))
 
 # %% ../nbs/00_config.ipynb #cell-017
 def coerce(value: Any, # a Python value or the text of a flag
@@ -207,7 +229,7 @@ def nearest(name: str, # what was typed
 
 # %% ../nbs/00_config.ipynb #cell-023
 @dataclass(frozen=True)
-class SSDConfig(RunConfig, OptimConfig, InferConfig, AugmentConfig, DataConfig, BoxConfig, ModelConfig):
+class SSDConfig(RunConfig, StartConfig, OptimConfig, InferConfig, AugmentConfig, DataConfig, BoxConfig, ModelConfig):
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def __post_init__(self):
         kinds = field_types()
@@ -291,10 +313,11 @@ def _check_together(cfg: SSDConfig) -> None:
 PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_mobilenet_v2={},
     tiny=dict(image_shape=(128, 128), class_num=7, stem_channels=16,
-        features_1=((1,8,1,1), (6,16,2,2), (6,24,2,2), (6,48,2,2)), features_2=((6,96,2,2), (6,160,1,1)), last_channels=320,
-        extra_channels=(160, 96), extra_ratios=(.25, .5), steps=(16, 32, 64, 128), aspect_ratios=((2,), (2,3), (2,3), (2,3)),
-        first_scale=.12, min_scale=.2, max_scale=.8, dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val',
-        epoch_size=24, batch_size=16, warmup_epochs=1., crop_sides=(.5, 1.), run_eval=True, eval_start_epoch=24, eval_interval=24,
+        features_1=((1,8,1,1), (6,16,2,2), (6,24,2,2)), features_2=((6,48,2,2), (6,64,1,1)), last_channels=256,
+        extra_channels=(128, 96, 64), extra_ratios=(.25, .5, .5), steps=(8, 16, 32, 64, 128),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,3)), first_scale=.14, min_scale=.22, max_scale=.75,
+        dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val', crop_sides=(.5, 1.),
+        epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=16, eval_interval=16,
         save_checkpoint_epochs=8, log_steps=0))
 
 def preset(name: str, # a key of `PRESETS`
@@ -357,7 +380,7 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
     p.set_defaults(preset=None)
     if presets: p.add_argument('--preset', help=f'start from this configuration: {", ".join(PRESETS)}')
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
-    for group in (DataConfig, OptimConfig, RunConfig, InferConfig, AugmentConfig, BoxConfig, ModelConfig):
+    for group in (DataConfig, OptimConfig, StartConfig, RunConfig, InferConfig, AugmentConfig, BoxConfig, ModelConfig):
         g = p.add_argument_group(group.__doc__)
         for f in fields(group): _add_flag(g, f)
     return p
