@@ -5,16 +5,19 @@
 # %% ../nbs/13_backend.ipynb #cell-002
 from __future__ import annotations
 import importlib
+from dataclasses import dataclass
 from typing import Any, Protocol
 import numpy as np
-from .architecture import initial_state, parameters
+from .architecture import Parameter, initial_state, parameters
 from .config import SSDConfig, UserError
 from .loader import Batch
 from .matching import match_and_encode
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'Session', 'MissingFramework', 'make_session', 'StateError', 'check_state', 'random_batch',
-           'check_predict', 'check_step', 'check_round_trip', 'check_session']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'Session', 'MissingFramework', 'make_session', 'StateError', 'check_state',
+           'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen', 'learnt',
+           'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group', 'Alone', 'join',
+           'launcher']
 
 # %% ../nbs/13_backend.ipynb #cell-005
 class Session(Protocol):
@@ -24,9 +27,9 @@ class Session(Protocol):
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 already normalised."
     def get_state(self) -> dict[str, np.ndarray]:
-        "Parameters, batch-norm statistics and (for training) `momentum.<name>`, float32 under canonical names, weights OIHW."
+        "Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `scaler`: float32 under canonical names, weights OIHW."
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        "Take over a state; momentum that is absent starts at 0. Raises `StateError` naming all that does not fit."
+        "Take over a state; momentum that is absent starts at 0, averages at the weights. Raises `StateError` naming all that does not fit."
 
 # %% ../nbs/13_backend.ipynb #cell-007
 class MissingFramework(UserError, ImportError):
@@ -50,13 +53,15 @@ class StateError(UserError, ValueError):
     "A state that does not fit the network; the message lists every misfit."
 
 MOMENTUM = 'momentum.' # prefix of the optimiser's arrays
+EMA = 'ema.' # prefix of the moving averages
+SCALER = 'scaler' # three numbers: the loss scale, steps since it changed, steps that were skipped
 
 def check_state(state: dict[str, np.ndarray], # canonical name to array
                 cfg: SSDConfig, # of the network that shall take it
                ) -> None:
     "Raise `StateError` naming every missing, extra or misshaped parameter."
     wanted = {p.name: p.shape for p in parameters(cfg)}
-    allowed = {**wanted, **{MOMENTUM + p.name: p.shape for p in parameters(cfg) if p.trainable}}
+    allowed = {**wanted, **{MOMENTUM + p.name: p.shape for p in parameters(cfg) if p.trainable}, **{EMA + n: s for n, s in wanted.items()}, SCALER: (3,)}
     wrong = [f'missing {n} {list(s)}' for n, s in wanted.items() if n not in state]
     wrong += [f'unknown {n} {list(a.shape)}' for n, a in state.items() if n not in allowed]
     wrong += [f'{n} is {list(a.shape)}, not {list(allowed[n])}' for n, a in state.items() if n in allowed and a.shape != tuple(allowed[n])]
@@ -145,3 +150,100 @@ def check_session(name: str, # backend
     "The contract as assertions; raises AssertionError with what is not fulfilled."
     cfg = cfg or SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, steps=(8, 16, 32, 64, 64), loss_scale=64.)
     for check in (check_predict, check_step, check_round_trip): check(name, cfg)
+
+# %% ../nbs/13_backend.ipynb #cell-022
+def frozen(reference: str, # a name in the reference's checkpoints, or its beginning
+           cfg: SSDConfig, # the numbers
+          ) -> bool:
+    "Whether what bears that name stays as it is."
+    return cfg.freeze_layer == 'backbone' and reference.startswith('backbone.')
+
+def learnt(cfg: SSDConfig) -> list[Parameter]:
+    "The parameters that a step changes by gradient descent."
+    return [p for p in parameters(cfg) if p.trainable and not frozen(p.reference, cfg)]
+
+# %% ../nbs/13_backend.ipynb #cell-027
+def for_inference(state: dict[str, np.ndarray], # of any session
+                 ) -> dict[str, np.ndarray]: # without momentum and scaler
+    "What predicts: the averages if the state has them, else the weights."
+    return {k: state.get(EMA + k, v) for k, v in state.items() if not k.startswith((MOMENTUM, EMA, SCALER))}
+
+# %% ../nbs/13_backend.ipynb #cell-030
+def _after(name: str, cfg: SSDConfig, batches: list[Batch]) -> dict[str, np.ndarray]:
+    "The state after one step on each batch."
+    session = make_session(name, cfg, device='cpu')
+    for b in batches: session.train_step(b, .01)
+    return session.get_state()
+
+def check_skip(name: str, cfg: SSDConfig) -> None:
+    "A step that overflows changes nothing but the scaler."
+    good, bad = random_batch(cfg, 4), random_batch(cfg, 4, seed=1)
+    bad.locs[bad.labels > 0] = np.nan
+    for dynamic, scales in ((False, (64, 64)), (True, (32, 64))):
+        c = cfg.replace(dynamic_loss_scale=dynamic, loss_scale=64., loss_scale_window=2)
+        before, after = _after(name, c, [good]), _after(name, c, [good, bad])
+        for key in before:
+            if key != SCALER: assert np.array_equal(before[key], after[key]), f'{key}: a skipped step changes nothing'
+        assert after[SCALER].tolist() == [scales[0], 0, 1], f'scaler after an overflow: {after[SCALER]}'
+        assert _after(name, c, [good, bad, good, good])[SCALER][0] == scales[1], 'the scale after two good steps'
+
+def check_frozen(name: str, cfg: SSDConfig) -> None:
+    "The backbone stands still, the rest learns."
+    cfg = cfg.replace(freeze_layer='backbone')
+    first, after = initial_state(cfg), _after(name, cfg, [random_batch(cfg, 4)]*2)
+    for p in parameters(cfg):
+        if frozen(p.reference, cfg): assert np.array_equal(first[p.name], after[p.name]), f'{p.name}: frozen'
+        elif p.trainable: assert after[MOMENTUM + p.name].any() or p.name.startswith('locs'), f'{p.name}: learns' # a location head may have no object
+    assert {k[len(MOMENTUM):] for k in after if k.startswith(MOMENTUM)} == {p.name for p in learnt(cfg)}
+
+# %% ../nbs/13_backend.ipynb #cell-031
+def check_average(name: str, cfg: SSDConfig) -> None:
+    "Moving averages follow the weights; a session for inference takes them."
+    cfg, batch = cfg.replace(ema=.75), random_batch(cfg, 4)
+    first, after = initial_state(cfg), _after(name, cfg, [batch])
+    for key in first: _close(after[EMA + key], .75*first[key] + .25*after[key], 1e-5, f'{EMA}{key}')
+    one, two = (make_session(name, cfg, training=False, device='cpu') for _ in range(2))
+    one.set_state(after); two.set_state(for_inference(after))
+    assert np.array_equal(one.predict(batch.images)[1], two.predict(batch.images)[1]), 'inference takes the averages'
+
+def check_options(name: str, # backend
+                  cfg: SSDConfig | None = None, # small by default
+                 ) -> None:
+    "The options of a step as assertions: skipped steps, frozen layers, moving averages, half precision."
+    cfg = cfg or SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, steps=(8, 16, 32, 64, 64), loss_scale=64.)
+    for check in (check_skip, check_frozen, check_average): check(name, cfg)
+    session, batch = make_session(name, cfg.replace(amp='bf16'), device='cpu'), random_batch(cfg, 4)
+    exact = float(make_session(name, cfg, device='cpu').train_step(batch, .01))
+    assert 0 < abs(float(session.train_step(batch, .01))/exact - 1) < .03, 'bf16 is near float32, and not float32'
+    assert all(v.dtype == np.float32 for v in session.get_state().values()), 'the state stays float32'
+
+# %% ../nbs/13_backend.ipynb #cell-033
+class Group(Protocol):
+    "The processes that train together; each has a device."
+    rank: int # of this process, from 0
+    world: int # how many there are
+    def gather(self, message: bytes) -> list[bytes]:
+        "The messages of all, in the order of ranks; every process must call it."
+    def largest(self, number: float) -> float:
+        "The largest of everyone's numbers; every process must call it, and none returns before all have."
+
+@dataclass(frozen=True)
+class Alone:
+    "A `Group` of one."
+    rank: int = 0
+    world: int = 1
+    def gather(self, message: bytes) -> list[bytes]: return [message]
+    def largest(self, number: float) -> float: return number
+
+def join(name: str, # backend
+         device: str, # cfg.device
+        ) -> Group:
+    "The group that this process was started in; `Alone` where no launcher did."
+    return importlib.import_module(f'ssd_nb.backends.{name}').join(device) or Alone()
+
+def launcher(name: str, # backend
+             count: int, # processes
+             module: str, # that each shall run
+            ) -> list[str]: # to which the module's own arguments are added
+    "The command that starts a group on this machine."
+    return importlib.import_module(f'ssd_nb.backends.{name}').launcher(count, module)

@@ -270,6 +270,7 @@ def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
                 found: Detections, # of this image, the highest score first
                 objects: Objects, # of this image
                 names: Sequence[str], # class names without the background
+                spell: bool = True, # write the kind of a detection before its class; the colour says it too
                 **kwargs: object, # passed on to `show_image`: ax, title, side
                ) -> Figure: # the new picture, or that of `ax`
     "An image with its detections in the colours of their kinds, and its missed objects dashed."
@@ -280,5 +281,5 @@ def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
         draw_boxes(ax, boxes[chosen], range(1, len(texts) + 1), names=texts, colour=KIND_COLOURS[kind], style=style)
     draw(kinds.objects == 'missed', objects.boxes, [f'missed {names[k - 1]}' for k in objects.labels], 'missed', '--')
     for kind in KIND_COLOURS:
-        draw(kinds.detections == kind, found.boxes, [f'{kind}: {names[k - 1]} {s:.2f}' for k, s in zip(found.labels, found.scores)], kind)
+        draw(kinds.detections == kind, found.boxes, [f'{f"{kind}: " if spell else ""}{names[k - 1]} {s:.2f}' for k, s in zip(found.labels, found.scores)], kind)
     return fig

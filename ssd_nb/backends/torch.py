@@ -4,17 +4,21 @@
 
 # %% ../../nbs/14_torch.ipynb #cell-002
 from __future__ import annotations
+import os, sys
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce as summed # with a gradient
 from ..architecture import Conv, Row, initial_state, parameters, rows
-from ..backend import MOMENTUM, check_state
-from ..config import ConfigError, SSDConfig
+from ..backend import EMA, MOMENTUM, SCALER, check_state, for_inference, frozen, learnt
+from ..config import ConfigError, SSDConfig, UserError
 from ..loader import Batch
 
 # %% auto #0
-__all__ = ['PLACES', 'ConvUnit', 'SSD', 'named_tensors', 'focal', 'multibox_loss', 'pick_device', 'TorchSession', 'make_session']
+__all__ = ['PLACES', 'LOST', 'HALF', 'ConvUnit', 'SSD', 'named_tensors', 'focal', 'multibox_loss', 'pick_device', 'DeviceLost',
+           'Group', 'reduced', 'join', 'launcher', 'shared_norm', 'TorchSession', 'next_scaler', 'make_session']
 
 # %% ../../nbs/14_torch.ipynb #cell-005
 class ConvUnit(nn.Module):
@@ -26,11 +30,11 @@ class ConvUnit(nn.Module):
         self.pad = None if even else (left, right, top, bottom) # torch counts from the last axis
         self.conv = nn.Conv2d(c.cin, c.cout, c.kernel, c.stride, (top, left) if even else 0, groups=c.groups, bias=not c.norm)
         self.norm = nn.BatchNorm2d(c.cout, eps=cfg.norm_eps, momentum=1 - cfg.norm_momentum) if c.norm else None
-        self.act = c.act
+        self.act, self.shared = c.act, False # shared: batch norm over all devices
 
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]
         x = self.conv(F.pad(x, self.pad) if self.pad else x)
-        if self.norm is not None: x = self.norm(x)
+        if self.norm is not None: x = shared_norm(x, self.norm) if self.shared and self.training else self.norm(x)
         return F.relu6(x, inplace=True) if self.act else x
 
 # %% ../../nbs/14_torch.ipynb #cell-008
@@ -96,74 +100,199 @@ def multibox_loss(locs: Tensor, # [B, N, 4] predicted
 def pick_device(name: str, # auto, cpu, cuda, cuda:1 ...
                ) -> torch.device:
     "The torch device of that name; `ConfigError` if it is not there."
-    if name == 'auto': return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if name == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda': name = f'cuda:{os.environ.get("LOCAL_RANK", 0)}'
     try: device = torch.device(name); torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as e: raise ConfigError(f'device: {name!r} is not available to torch here; try auto or cpu ({str(e).splitlines()[0]})') from e
     return device
 
 # %% ../../nbs/14_torch.ipynb #cell-021
+class DeviceLost(UserError, RuntimeError):
+    "Another process of the group is gone."
+
+class Group:
+    "The processes that torchrun started; see `backend.Group`."
+    def __init__(self, device: torch.device):
+        if device.type == 'cuda': torch.cuda.set_device(device)
+        dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
+        self.rank, self.world = dist.get_rank(), dist.get_world_size()
+    def gather(self, message: bytes) -> list[bytes]:
+        parts = [b'']*self.world
+        try: dist.all_gather_object(parts, message)
+        except RuntimeError as e: raise DeviceLost(LOST) from e
+        return parts
+    def largest(self, number: float) -> float:
+        return float(reduced(torch.tensor(float(number), dtype=torch.float64), dist.ReduceOp.MAX))
+
+LOST = 'another process of this run has ended; its own message says why'
+
+def reduced(tensor: Tensor, # the same shape in every process; changed in place
+            op: dist.ReduceOp = dist.ReduceOp.SUM, # how
+           ) -> Tensor:
+    "Everyone's tensors made one."
+    try: dist.all_reduce(tensor, op)
+    except RuntimeError as e: raise DeviceLost(LOST) from e
+    return tensor
+
+# %% ../../nbs/14_torch.ipynb #cell-022
+def join(device: str, # see `pick_device`
+        ) -> Group | None:
+    "The group that torchrun started this process in, if it did."
+    return Group(pick_device(device)) if int(os.environ.get('WORLD_SIZE', 1)) > 1 else None
+
+def launcher(count: int, # processes on this machine
+             module: str, # that each runs
+            ) -> list[str]:
+    "torchrun, to which the module's arguments are added."
+    return [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={count}', '--module', module]
+
+# %% ../../nbs/14_torch.ipynb #cell-027
+def shared_norm(x: Tensor, # [B, C, H, W]
+                norm: nn.BatchNorm2d, # in training; its statistics are updated
+               ) -> Tensor:
+    "`norm(x)` with the statistics of all devices' images."
+    y = x.float()
+    totals = summed(torch.cat([y.sum((0, 2, 3)), (y*y).sum((0, 2, 3)), y.new_tensor([y.numel()/y.shape[1]])]))
+    n, (mean, square) = totals[-1].detach(), (totals[:-1]/totals[-1].detach()).chunk(2)
+    variance = square - mean*mean
+    with torch.no_grad():
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance*n/(n - 1), norm.momentum) # unbiased
+    scale = norm.weight*torch.rsqrt(variance + norm.eps)
+    return (y*scale[:, None, None] + (norm.bias - mean*scale)[:, None, None]).to(x.dtype)
+
+# %% ../../nbs/14_torch.ipynb #cell-030
 class TorchSession:
     "A `Session` (see `backend`) on a torch device."
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
-        self.cfg, self.device = cfg, pick_device(device)
+        self.cfg, self.device, self.training = cfg, pick_device(device), training
+        self.world = dist.get_world_size() if training and dist.is_initialized() else 1
         self.net = SSD(cfg).to(self.device, memory_format=torch.channels_last).train(training)
+        self.units = [(c, u) for r in self.net.rows for c, u in zip(r.convs, self.net.units[r.name])]
+        self.statistics = self._join_statistics() if training else None
         self.tensors = named_tensors(self.net, cfg)
+        self.ema = {k: t.detach().clone() for k, t in self.tensors.items()} if training and cfg.ema else {}
+        self.scaler = torch.tensor([cfg.loss_scale, 0, 0], device=self.device)
         self.optimizer = self._make_optimizer() if training else None
         self.set_state(initial_state(cfg))
 
+    def _join_statistics(self) -> Tensor: # [all channels * 2], of which the batch norms' buffers become views
+        norms = [u.norm for _, u in self.units if u.norm is not None]
+        flat = torch.cat([t for n in norms for t in (n.running_mean, n.running_var)])
+        parts = iter(flat.split([n.num_features for n in norms for _ in range(2)]))
+        for n in norms: n.running_mean, n.running_var = next(parts), next(parts)
+        return flat
+
     def _make_optimizer(self) -> torch.optim.SGD:
-        decay = {True: [], False: []}
+        decay, names = {True: [], False: []}, {p.name for p in learnt(self.cfg)}
         for p in parameters(self.cfg):
-            if p.trainable: decay[p.decays].append(self.tensors[p.name])
+            if p.name in names: decay[p.decays].append(self.tensors[p.name])
+            elif p.trainable: self.tensors[p.name].requires_grad_(False)
         groups = [dict(params=decay[True], weight_decay=self.cfg.weight_decay), dict(params=decay[False], weight_decay=0.)]
-        return torch.optim.SGD(groups, lr=0., momentum=self.cfg.momentum, foreach=True)
+        return torch.optim.SGD(groups, lr=0., momentum=self.cfg.momentum, fused=True) # fused: can be told on the device not to step
 
     def _put(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device, dtype, non_blocking=True)
 
-    def loss(self, batch: Batch) -> Tensor: # scalar with its graph
-        "The training loss of a batch."
-        locs, logits = self.net(self._put(batch.images))
-        return multibox_loss(locs, logits, self._put(batch.locs), self._put(batch.labels, torch.int64), gamma=self.cfg.gamma, alpha=self.cfg.alpha)
+# %% ../../nbs/14_torch.ipynb #cell-032
+HALF = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
-    def train_step(self, batch: Batch, lr: float) -> Tensor:
-        self.net.train()
-        loss = self.loss(batch)
-        self.optimizer.zero_grad()
-        (loss*self.cfg.loss_scale).backward()
-        for group in self.optimizer.param_groups:
-            torch._foreach_mul_([p.grad for p in group['params']], 1/self.cfg.loss_scale)
-            group['lr'] = lr
-        self.optimizer.step()
-        return loss.detach()
+def _loss(self: TorchSession, batch: Batch) -> Tensor: # scalar with its graph
+    "The training loss of a batch."
+    images, labels = self._put(batch.images), self._put(batch.labels, torch.int64)
+    with torch.autocast(self.device.type, HALF.get(self.cfg.amp), enabled=self.cfg.amp != 'off'): locs, logits = self.net(images)
+    matched = (labels > 0).sum().float()
+    if self.world > 1 and self.cfg.rules.global_positives: matched = reduced(matched)/self.world
+    return multibox_loss(locs.float(), logits.float(), self._put(batch.locs), labels, gamma=self.cfg.gamma, alpha=self.cfg.alpha, num_matched=matched)
 
-    @torch.inference_mode()
-    def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        self.net.eval()
-        locs, logits = self.net(self._put(images))
-        return locs.cpu().numpy(), logits.cpu().numpy()
+def _train_mode(self: TorchSession) -> None:
+    "Batch norms normalise with the batch, those of frozen layers with what they have."
+    self.net.train()
+    for c, unit in self.units:
+        if frozen(c.reference[0], self.cfg): unit.eval()
+        elif unit.norm is not None: unit.shared = self.cfg.sync_norm and self.world > 1
 
-# %% ../../nbs/14_torch.ipynb #cell-023
+def _train_step(self: TorchSession, batch: Batch, lr: float) -> Tensor:
+    self._train_mode()
+    before = self.statistics.clone()
+    loss = self.loss(batch)
+    self.optimizer.zero_grad()
+    (loss*self.scaler[0]).backward()
+    loss = loss.detach()
+    if self.world > 1: loss = self._average(loss)
+    self._update(lr, loss, before)
+    return loss
+
+TorchSession.loss, TorchSession._train_mode, TorchSession.train_step = _loss, _train_mode, _train_step
+
+# %% ../../nbs/14_torch.ipynb #cell-034
+@torch.no_grad()
+def _average(self: TorchSession, loss: Tensor) -> Tensor:
+    "Average gradients, statistics and the loss over the devices."
+    parts = [*(p.grad for g in self.optimizer.param_groups for p in g['params']), self.statistics, loss]
+    flat = reduced(torch.cat([t.reshape(-1) for t in parts])).div_(self.world)
+    for t, mean in zip(parts, flat.split([t.numel() for t in parts])): t.copy_(mean.view(t.shape))
+    return loss
+
+def next_scaler(scaler: Tensor, # [3] scale, good steps, skipped steps
+                overflow: Tensor, # [1] 0 or 1
+                cfg: SSDConfig, # static or dynamic
+               ) -> Tensor: # [3]
+    "The rule of `13_backend`, on the device."
+    scale, good, skipped = scaler
+    bad = overflow[0] > 0
+    good = torch.where(bad, 0., good + 1)
+    if cfg.dynamic_loss_scale:
+        grow = good >= cfg.loss_scale_window
+        scale = torch.where(bad, (scale/2).clamp(min=1.), torch.where(grow, scale*2, scale))
+        good = torch.where(grow, 0., good)
+    return torch.stack([scale, good, skipped + bad])
+
+@torch.no_grad()
+def _update(self: TorchSession, lr: float, loss: Tensor, before: Tensor) -> None:
+    "Unscale, step unless something overflowed, and follow with the averages."
+    overflow = (~torch.isfinite(loss)).float().view(1)
+    grads = [p.grad for g in self.optimizer.param_groups for p in g['params']]
+    torch._amp_foreach_non_finite_check_and_unscale_(grads, overflow, 1/self.scaler[:1]) # as torch's GradScaler does
+    for group in self.optimizer.param_groups: group['lr'] = lr
+    self.optimizer.found_inf = overflow # the fused step asks for it
+    self.optimizer.step()
+    self.statistics.copy_(torch.where(overflow > 0, before, self.statistics))
+    self.scaler = next_scaler(self.scaler, overflow, self.cfg)
+    if self.ema: torch._foreach_lerp_(list(self.ema.values()), list(self.tensors.values()), 1 - self.cfg.ema)
+
+TorchSession._average, TorchSession._update = _average, _update
+
+# %% ../../nbs/14_torch.ipynb #cell-037
+@torch.inference_mode()
+def _predict(self: TorchSession, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    self.net.eval()
+    locs, logits = self.net(self._put(images))
+    return locs.cpu().numpy(), logits.cpu().numpy()
+
+def _numpy(tensor: Tensor) -> np.ndarray: return tensor.detach().cpu().contiguous().numpy().copy()
+
 def _get_state(self: TorchSession) -> dict[str, np.ndarray]:
-    state = {name: t.detach().cpu().contiguous().numpy().copy() for name, t in self.tensors.items()}
-    for p in parameters(self.cfg) if self.optimizer else ():
-        if not p.trainable: continue
-        v = self.optimizer.state[self.tensors[p.name]].get('momentum_buffer')
-        state[MOMENTUM + p.name] = np.zeros(p.shape, np.float32) if v is None else v.cpu().contiguous().numpy().copy()
-    return state
+    state = {name: _numpy(t) for name, t in self.tensors.items()}
+    if not self.training: return state
+    state |= {MOMENTUM + p.name: _numpy(self.optimizer.state[self.tensors[p.name]]['momentum_buffer']) for p in learnt(self.cfg)}
+    return {**state, **{EMA + name: _numpy(t) for name, t in self.ema.items()}, SCALER: _numpy(self.scaler)}
 
 @torch.no_grad()
 def _set_state(self: TorchSession, state: dict[str, np.ndarray]) -> None:
     check_state(state, self.cfg)
-    for name, t in self.tensors.items(): t.copy_(torch.from_numpy(np.asarray(state[name])))
-    for p in parameters(self.cfg) if self.optimizer else ():
-        if not p.trainable: continue
-        v = torch.zeros_like(self.tensors[p.name])
-        if MOMENTUM + p.name in state: v.copy_(torch.from_numpy(np.asarray(state[MOMENTUM + p.name])))
-        self.optimizer.state[self.tensors[p.name]]['momentum_buffer'] = v
+    def take(tensor, array): tensor.copy_(torch.from_numpy(np.asarray(array)))
+    if not self.training: state = for_inference(state)
+    for name, t in self.tensors.items(): take(t, state[name])
+    for name, t in self.ema.items(): take(t, state.get(EMA + name, state[name]))
+    for p in learnt(self.cfg) if self.training else ():
+        v = self.optimizer.state[self.tensors[p.name]]['momentum_buffer'] = torch.zeros_like(self.tensors[p.name])
+        if MOMENTUM + p.name in state: take(v, state[MOMENTUM + p.name])
+    if SCALER in state: take(self.scaler, state[SCALER])
 
-TorchSession.get_state, TorchSession.set_state = _get_state, _set_state
+TorchSession.predict, TorchSession.get_state, TorchSession.set_state = _predict, _get_state, _set_state
 
+# %% ../../nbs/14_torch.ipynb #cell-038
 def make_session(cfg: SSDConfig, # the numbers
                  *,
                  training: bool, # with an optimiser
