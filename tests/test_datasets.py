@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from ssd_nb import doctor
+from ssd_nb.loader import Loader
 from ssd_nb.config import ConfigError, SSDConfig
 from ssd_nb.datasets import DataError, Findings, accept, clip_bbox, image_bytes, main, open_dataset, parse_row, parse_voc, read_split, read_txt, stable_id, stable_ids
 
@@ -393,6 +394,10 @@ def test_bccd_in_three_formats(sample_data, tmp_path):
     same_records(voc, txt)
     same_records(voc, coco)
     assert [r.image_id for r in voc.records] == [r.image_id for r in txt.records]
+    epochs = [Loader(d, cfg, training=True, num_workers=0).epoch(0) for d in (voc, txt, coco)]
+    for batches in zip(*epochs, strict=True): # the whole first epoch, augmented
+        for other in batches[1:]:
+            assert all(np.array_equal(getattr(batches[0], part), getattr(other, part)) for part in ('images', 'locs', 'labels', 'num_matched'))
 
 def test_coco_tiny_passes_the_doctor(sample_data, capsys):
     assert doctor.check(SSDConfig(coco_root=sample_data('coco-tiny'))) == 0
