@@ -14,9 +14,10 @@ from .config import SSDConfig
 from .datasets import DataError, image_bytes
 
 # %% auto #0
-__all__ = ['WHOLE', 'GREY', 'shrink', 'load_image', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
-           'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut', 'show_window', 'load_square', 'resize',
-           'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas', 'mean_colour', 'augment']
+__all__ = ['WHOLE', 'GREY', 'shrink', 'pixels_of', 'load_image', 'into_window', 'out_of_window', 'centres_inside', 'objects_in',
+           'crop_tries', 'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut', 'show_window', 'load_square',
+           'resize', 'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas', 'mean_colour',
+           'augment']
 
 # %% ../nbs/07_augment.ipynb #cell-009
 def shrink(image: np.ndarray, # [H, W, 3] uint8
@@ -37,13 +38,10 @@ def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 # %% ../nbs/07_augment.ipynb #cell-013
-def _decode_other(data: bytes) -> np.ndarray:
-    "RGB of anything that Pillow or OpenCV can read; 16 bits are brought to 8, what is transparent becomes white."
-    try: image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-    except UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data[:4] in (b'II*\0', b'MM\0*') else None
-        if image is None: raise ValueError('of no known format') from None
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
+def pixels_of(image: Image.Image, # a picture of Pillow's
+             ) -> np.ndarray: # [H, W, 3] uint8 RGB
+    "The pixels of a picture as a viewer shows them: turned as its EXIF data says, 16 bits brought to 8, white where it is transparent."
+    image = ImageOps.exif_transpose(image)
     if image.mode == 'F': raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
     if image.mode[0] == 'I': # 16 bits
         return cv2.cvtColor(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2RGB)
@@ -51,6 +49,14 @@ def _decode_other(data: bytes) -> np.ndarray:
         image = image.convert('RGBA')
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.array(image.convert('RGB'))
+
+def _decode_other(data: bytes) -> np.ndarray:
+    "RGB of anything that Pillow or OpenCV can read."
+    try: return pixels_of(Image.open(io.BytesIO(data)))
+    except UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data[:4] in (b'II*\0', b'MM\0*') else None
+        if image is None: raise ValueError('of no known format') from None
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 # %% ../nbs/07_augment.ipynb #cell-015
 def load_image(source: Path | bytes, # an image file, its bytes, or anything with `read_bytes()`

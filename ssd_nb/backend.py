@@ -4,7 +4,7 @@
 
 # %% ../nbs/13_backend.ipynb #cell-002
 from __future__ import annotations
-import importlib
+import importlib, os
 from dataclasses import dataclass
 from typing import Any, Protocol
 import numpy as np
@@ -14,7 +14,7 @@ from .loader import Batch
 from .matching import match_and_encode
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'Session', 'MissingFramework', 'make_session', 'StateError', 'check_state',
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'LAUNCHED', 'Session', 'MissingFramework', 'make_session', 'StateError', 'check_state',
            'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen', 'learnt',
            'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group', 'Alone', 'join',
            'launcher']
@@ -235,10 +235,13 @@ class Alone:
     def gather(self, message: bytes) -> list[bytes]: return [message]
     def largest(self, number: float) -> float: return number
 
+LAUNCHED = 'WORLD_SIZE', 'MS_WORKER_NUM' # what torchrun and msrun tell their processes
+
 def join(name: str, # backend
          device: str, # cfg.device
         ) -> Group:
     "The group that this process was started in; `Alone` where no launcher did."
+    if not any(v in os.environ for v in LAUNCHED): return Alone()
     return importlib.import_module(f'ssd_nb.backends.{name}').join(device) or Alone()
 
 def launcher(name: str, # backend

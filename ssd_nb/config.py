@@ -302,6 +302,9 @@ def _check_together(cfg: SSDConfig) -> None:
         if any(len(g) != 4 for g in getattr(cfg, name)): raise ConfigError(f'{name}: a block group has four numbers (t,c,n,s)')
         if any(g[3] > 2 for g in getattr(cfg, name)): raise ConfigError(f'{name}: a stride is 1 or 2')
     if cfg.image_shape[0] != cfg.image_shape[1]: raise ConfigError(f'image_shape: {cfg.image_shape} is not square')
+    if cfg.pre_trained_epoch_size and not cfg.pre_trained: raise ConfigError('pre_trained_epoch_size: of which checkpoint? give --pre_trained too')
+    if cfg.pre_trained_epoch_size >= cfg.epoch_size:
+        raise ConfigError(f'pre_trained_epoch_size: {cfg.pre_trained_epoch_size} of {cfg.epoch_size} epochs leave none to train; give a larger --epoch_size')
     if cfg.min_scale > cfg.max_scale: raise ConfigError(f'min_scale: {cfg.min_scale} is above max_scale, {cfg.max_scale}')
     for name in ('crop_sides', 'crop_aspects'):
         if getattr(cfg, name)[0] > getattr(cfg, name)[1]: raise ConfigError(f'{name}: {getattr(cfg, name)} is not a range')
@@ -377,8 +380,9 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
     p = Parser(prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.usage = f'{prog} {"[--preset NAME] " if presets else ""}[--config FILE] [--PARAMETER VALUE ...]' # all of them would fill the screen
     p.set_defaults(preset=None)
-    if presets: p.add_argument('--preset', help=f'start from this configuration: {", ".join(PRESETS)}')
+    if presets: p.add_argument('--preset', metavar='NAME', help=f'start from this configuration: {", ".join(PRESETS)}')
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
     for group in (DataConfig, OptimConfig, StartConfig, RunConfig, InferConfig, AugmentConfig, BoxConfig, ModelConfig):
         g = p.add_argument_group(group.__doc__)
@@ -390,7 +394,14 @@ def _add_flag(group, f) -> None:
     shown = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
     help = f.metadata['help'] + (f' [{shown}]' if shown not in ('', None) else '')
     switch = dict(nargs='?', const='true') if isinstance(f.default, bool) else {}
-    group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=f.name.split('_')[-1].upper(), help=help.replace('%', '%%'), **switch)
+    group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f), help=help.replace('%', '%%'), **switch)
+
+def _placeholder(f) -> str:
+    "What stands for the value in `--help`: the choices, or the kind of value."
+    if f.metadata['choices']: return '{' + ','.join(map(str, f.metadata['choices'])) + '}'
+    kind = field_types()[f.name]
+    if typing.get_origin(kind) is tuple: return 'A,B,...'
+    return {bool: 'true|false', int: 'N', str: 'TEXT'}.get(kind, 'X')
 
 # %% ../nbs/00_config.ipynb #cell-039
 def config_values(args: argparse.Namespace) -> dict[str, Any]:
