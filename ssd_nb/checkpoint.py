@@ -4,17 +4,20 @@
 
 # %% ../nbs/17_checkpoint.ipynb #cell-002
 from __future__ import annotations
-import json
+import json, math, zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator, Sequence
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from .backend import StateError, check_state
-from .config import ConfigError, SSDConfig, UserError, make_config, parse_yaml, replacing, to_yaml
+from .architecture import parameters
+from .backend import MOMENTUM, StateError, check_state
+from .config import (ConfigError, SSDConfig, UserError, config_from_args, config_values, make_config, make_parser, parse_yaml, plain_errors,
+                           replacing, to_yaml)
 
 # %% auto #0
-__all__ = ['FORMAT', 'save', 'load', 'CheckpointError']
+__all__ = ['FORMAT', 'TYPES', 'SLICE', 'ASIDE', 'MOMENTS', 'save', 'load', 'CheckpointError', 'read_ckpt', 'write_ckpt',
+           'canonical', 'from_reference', 'to_reference', 'load_ckpt', 'convert', 'listing', 'main']
 
 # %% ../nbs/17_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint
@@ -29,9 +32,10 @@ def save(path: str | Path, # file to write; *.safetensors
     header = dict(format=FORMAT, config=to_yaml(cfg), meta=json.dumps(meta))
     with replacing(path) as beside: save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, beside, metadata=header)
 
-def load(path: str | Path, # a checkpoint
+def load(path: str | Path, # a checkpoint; *.ckpt is one of the reference's
         ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, what was remembered
     "Read a checkpoint. Raises `CheckpointError` naming the file and what is wrong with it."
+    if Path(path).suffix == '.ckpt': return load_ckpt(path)
     try:
         with safe_open(path, framework='numpy') as f:
             header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
@@ -46,3 +50,181 @@ def load(path: str | Path, # a checkpoint
 
 class CheckpointError(UserError, ValueError):
     "A file that cannot be used as a checkpoint."
+
+# %% ../nbs/17_checkpoint.ipynb #cell-010
+def _varint(data: memoryview, at: int) -> tuple[int, int]: # the number, and where it ends
+    "A number in groups of seven bits."
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data): break
+        byte, at = data[at], at + 1
+        value |= (byte & 127) << shift
+        if byte < 128: return value, at
+    raise CheckpointError('a number is cut off')
+
+def _fields(data: memoryview) -> Iterator[tuple[int, Any]]: # tag; a number, or bytes
+    "The fields of a message."
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        value, at = _varint(data, at)
+        if key & 7 == 2: # bytes: the number was their count
+            if value > len(data) - at: raise CheckpointError(f'{value} bytes are announced, {len(data) - at} are there')
+            value, at = data[at:at + value], at + value
+        elif key & 7: raise CheckpointError('not a MindSpore checkpoint')
+        yield key >> 3, value
+
+# %% ../nbs/17_checkpoint.ipynb #cell-013
+TYPES = dict(Float16='<f2', Float32='<f4', Float64='<f8', Int8='<i1', Int16='<i2', Int32='<i4', Int64='<i8', UInt8='<u1', UInt16='<u2', UInt32='<u4', UInt64='<u8', Bool='?', BFloat16='<u2', str='<U1')
+
+def _check_sum(data: memoryview) -> memoryview: # without the checksum, if there was one
+    "Verify the checksum that `save_checkpoint(crc_check=True)` appends."
+    if bytes(data[-17:-10]) != b'crc_num': return data
+    if zlib.crc32(data[:-17]) != int.from_bytes(data[-10:], 'big'): raise CheckpointError('its checksum is wrong: the file is damaged')
+    return data[:-17]
+
+def _tensor(name: str, dims: tuple[int, ...], kind: str, content: bytes) -> np.ndarray:
+    "The array of a value; its bytes must be as many as its shape says."
+    if kind not in TYPES: raise CheckpointError(f'{name}: unknown type {kind!r}')
+    dtype = np.dtype(TYPES[kind])
+    if kind == 'str': dims = (len(content)//4,) # texts announce no length
+    if math.prod(dims)*dtype.itemsize != len(content): raise CheckpointError(f'{name}: {len(content)} bytes for {list(dims)} {kind}')
+    array = np.frombuffer(content, dtype).reshape(dims)
+    return (array.astype(np.uint32) << 16).view(np.float32) if kind == 'BFloat16' else array # bfloat16 is the upper half of a float32
+
+# %% ../nbs/17_checkpoint.ipynb #cell-014
+def _value(data: memoryview) -> tuple[str, tuple[tuple[int, ...], str], memoryview]: # name, (dimensions, type), bytes
+    "One value of the file."
+    name, dims, kind, content = '', [], '', memoryview(b'')
+    for tag, v in _fields(data):
+        if tag == 1: name = bytes(v).decode()
+        for inner, w in _fields(v) if tag == 2 else ():
+            if inner == 1: dims += [w] if isinstance(w, int) else [n for _, n in _packed(w)]
+            elif inner == 2: kind = bytes(w).decode()
+            elif inner == 3: content = w
+    return name, (tuple(dims), kind), content
+
+def _packed(data: memoryview) -> Iterator[tuple[int, int]]: # where it ends, the number
+    "Numbers without tags in between."
+    at = 0
+    while at < len(data):
+        n, at = _varint(data, at)
+        yield at, n
+
+def read_ckpt(path: str | Path, # a MindSpore checkpoint
+             ) -> dict[str, np.ndarray]: # by the names in the file
+    "All values of a `.ckpt` file, read without MindSpore. Raises `CheckpointError` naming the file and what is wrong."
+    kinds, parts = {}, {}
+    try:
+        for tag, value in _fields(_check_sum(memoryview(Path(path).read_bytes()))):
+            if tag != 1 or isinstance(value, int): raise CheckpointError('not a MindSpore checkpoint')
+            name, kind, content = _value(value)
+            if kinds.setdefault(name, kind) != kind: raise CheckpointError(f'{name}: its parts differ in shape or type')
+            parts.setdefault(name, []).append(content)
+        return {name: _tensor(name, *kinds[name], b''.join(parts[name])) for name in parts}
+    except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
+    except (CheckpointError, OSError, UnicodeDecodeError, TypeError) as e: raise CheckpointError(f'{path}: cannot be read as a MindSpore checkpoint: {e}') from e
+
+# %% ../nbs/17_checkpoint.ipynb #cell-016
+SLICE = 1 << 28 # bytes in one value; a larger array is written as several
+
+def _number(value: int) -> bytes:
+    "The bytes that `_varint` reads."
+    low, high = value & 127, value >> 7
+    return bytes([low | 128]) + _number(high) if high else bytes([low])
+
+def _field(tag: int, content: bytes) -> bytes: return _number(tag << 3 | 2) + _number(len(content)) + content
+
+def write_ckpt(path: str | Path, # file to write; *.ckpt
+               arrays: dict[str, np.ndarray], # by the names in the file
+              ) -> None:
+    "Write arrays as a MindSpore checkpoint, as `mindspore.save_checkpoint` does."
+    names = {np.dtype(t): n for n, t in TYPES.items() if n not in ('BFloat16', 'str')}
+    with replacing(path) as beside, open(beside, 'wb') as f:
+        for name, array in arrays.items():
+            head = b''.join(_number(1 << 3) + _number(n) for n in np.shape(array)) + _field(2, names[np.asarray(array).dtype].encode())
+            data = np.ascontiguousarray(array).tobytes()
+            for k in range(0, max(len(data), 1), SLICE): f.write(_field(1, _field(1, name.encode()) + _field(2, head + _field(3, data[k:k + SLICE]))))
+
+# %% ../nbs/17_checkpoint.ipynb #cell-019
+ASIDE = {'momentum', 'learning_rate', 'global_step', 'epoch_num', 'step_num', 'current_iterator_step', 'last_overflow_iterator_step', 'scale_sense', 'loss_scale', 'weight_decay'}
+MOMENTS = 'moments.' # the reference's prefix of momentum
+
+def canonical(name: str) -> str: # without the leading 'network.'
+    "A reference name without the wrappers it was saved in."
+    if name.startswith(MOMENTS): return MOMENTS + canonical(name[len(MOMENTS):])
+    return canonical(name[len('network.'):]) if name.startswith('network.') else name
+
+def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
+                   cfg: SSDConfig, # of the network
+                  ) -> dict[str, np.ndarray]: # a state, float32, under canonical names
+    "The state in a reference checkpoint. Raises `CheckpointError` listing all that does not fit."
+    known = {p.reference: p for p in parameters(cfg)}
+    ours = {r: p.name for r, p in known.items()} | {MOMENTS + r: MOMENTUM + p.name for r, p in known.items() if p.trainable}
+    shapes = {r: known[r.removeprefix(MOMENTS)].shape for r in ours}
+    found = {canonical(n): a for n, a in arrays.items() if canonical(n) not in ASIDE}
+    wrong = [f'missing {r} {list(p.shape)}' for r, p in known.items() if r not in found]
+    wrong += [f'unknown {r} {list(a.shape)}' for r, a in found.items() if r not in ours]
+    wrong += [f'{r} is {list(a.shape)}, not {list(shapes[r])}' for r, a in found.items() if r in ours and a.shape != tuple(shapes[r])]
+    if wrong: raise CheckpointError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
+    return {ours[r]: found[r].astype(np.float32) for r in ours if r in found}
+
+def to_reference(state: dict[str, np.ndarray], # of a session
+                 cfg: SSDConfig, # of the network
+                ) -> dict[str, np.ndarray]: # by the reference's names
+    "A state under the names of a reference checkpoint; momentum, if there is any, as `moments`."
+    check_state(state, cfg)
+    theirs = {p.name: f'network.{p.reference}' for p in parameters(cfg)}
+    theirs |= {MOMENTUM + n: MOMENTS + r for n, r in theirs.items()}
+    return {r: np.asarray(state[n], np.float32) for n, r in theirs.items() if n in state} # in the order of the table
+
+# %% ../nbs/17_checkpoint.ipynb #cell-024
+def load_ckpt(path: str | Path, # a reference checkpoint
+              cfg: SSDConfig | None = None, # its network; none takes the reference model with as many classes as the file has
+             ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, nothing remembered
+    "Read a reference `.ckpt`. Raises `CheckpointError` naming the file and all that is wrong."
+    arrays = read_ckpt(path)
+    if cfg is None:
+        head = next((a for n, a in arrays.items() if canonical(n) == 'multi_box.multi_cls_layers.0.3.bias'), np.zeros(0))
+        cfg = SSDConfig()
+        if head.size and head.size % cfg.num_default[0] == 0: cfg = cfg.replace(class_num=head.size//cfg.num_default[0])
+    try: return from_reference(arrays, cfg), cfg, {}
+    except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from e
+
+# %% ../nbs/17_checkpoint.ipynb #cell-027
+def convert(source: str | Path, # .ckpt or .safetensors
+            target: str | Path, # .safetensors or .ckpt
+            cfg: SSDConfig | None = None, # network of a .ckpt that is not the reference model
+           ) -> None:
+    "Turn one kind of checkpoint into the other."
+    kinds = Path(source).suffix, Path(target).suffix
+    if not set(kinds) <= {'.ckpt', '.safetensors'}: raise CheckpointError(f'{source}, {target}: checkpoints end in .ckpt or .safetensors')
+    state, cfg, meta = load_ckpt(source, cfg) if kinds[0] == '.ckpt' else load(source)
+    if kinds[1] == '.ckpt': write_ckpt(target, to_reference(state, cfg))
+    else: save(target, state, cfg, **meta)
+
+def listing(path: str | Path, # .ckpt or .safetensors
+           ) -> str: # a line for each array, and a total
+    "What a file holds."
+    if Path(path).suffix == '.ckpt': arrays = read_ckpt(path)
+    else: arrays = load(path)[0]
+    lines = [f'{name:70} {str(list(a.shape)):20} {a.dtype}' for name, a in arrays.items()]
+    return '\n'.join([*lines, f'{len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, {sum(a.nbytes for a in arrays.values())/1e6:.1f} MB'])
+
+# %% ../nbs/17_checkpoint.ipynb #cell-028
+def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
+        ) -> None:
+    "The command `python -m ssd_nb.checkpoint`."
+    parser = make_parser('python -m ssd_nb.checkpoint', 'convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.\n'
+                         'A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.')
+    parser.add_argument('action', choices=('convert', 'show'))
+    parser.add_argument('files', nargs='+', metavar='FILE')
+    with plain_errors():
+        args = parser.parse_args(argv)
+        if len(args.files) != (2 if args.action == 'convert' else 1): raise ConfigError(f'{args.action}: {"give IN and OUT" if args.action == "convert" else "give one FILE"}')
+        given = args.preset or args.config or config_values(args)
+        if args.action == 'show': print(listing(args.files[0]))
+        else: convert(*args.files, config_from_args(args) if given else None)
+
+# %% ../nbs/17_checkpoint.ipynb #cell-031
+if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -131,7 +131,7 @@ def _legend(fig: Picture) -> None:
     "What the colours say, at the foot of the picture."
     names = [Patch(facecolor='none' if kind == 'missed' else colour, edgecolor='#555555', linestyle='--' if kind == 'missed' else '-', label=kind)
              for kind, colour in KIND_COLOURS.items()]
-    fig.legend(handles=names, loc='lower center', ncols=len(names), frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.4, borderaxespad=.3)
+    fig.legend(handles=names, loc='lower center', ncols=len(names) if fig.get_figwidth() > 6.5 else 4, frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.4, borderaxespad=.3)
 
 def review_picture(dataset: Dataset, # where the images are
                    detections: Mapping[int, Detections], # by image id
@@ -143,7 +143,7 @@ def review_picture(dataset: Dataset, # where the images are
     kinds, truth = kinds_by_image(dataset, detections, min_score), objects_by_image(dataset)
     rows = {what: places[:columns] for what, places in rank_images(kinds).items() if places}
     tall = [side*min(1, max(dataset.records[p].height/dataset.records[p].width for p in places)) for places in rows.values()]
-    step, head, foot = side + .08, .5, .35 # above the images of a row are its heading and their titles
+    step, head, foot = side + .08, .5, .45 # above the images of a row are its heading and their titles
     fig = Picture(columns*step - .08, sum(tall) + len(rows)*(head + .08) + foot)
     width, height = fig.get_size_inches()
     for r, (what, places) in enumerate(rows.items()):

@@ -11,13 +11,13 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from ..architecture import Conv, Row, initial_state, parameters, rows
-from ..backend import MOMENTUM, check_state
+from ..backend import MOMENTUM, check_state, for_inference, frozen, learnt
 from ..config import ConfigError, SSDConfig
 from ..loader import Batch
 
 # %% auto #0
 __all__ = ['DEVICES', 'AVX2', 'available', 'pick_device', 'cap_instruction_set', 'ConvUnit', 'make_parameters', 'RowCell', 'SSD',
-           'focal', 'multibox_loss', 'TrainStep', 'MindSporeSession', 'make_session']
+           'focal', 'multibox_loss', 'TrainStep', 'refuse_options', 'MindSporeSession', 'make_session', 'join']
 
 # %% ../../nbs/15_mindspore.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
@@ -55,7 +55,8 @@ class ConvUnit(nn.Cell):
         super().__init__(auto_prefix=False)
         for kind in ('weight', *(('gamma', 'beta', 'mean', 'variance') if c.norm else ('bias',))): setattr(self, kind, tensors[f'{c.name}.{kind}'])
         self.conv = ops.Conv2D(c.cout, c.kernel, pad_mode='pad', pad=c.pad, stride=c.stride, group=c.groups)
-        self.norm = ops.BatchNorm(is_training=training, epsilon=cfg.norm_eps, momentum=1 - cfg.norm_momentum) if c.norm else None
+        moving = training and not frozen(c.reference[0], cfg) # frozen layers normalise with what they have
+        self.norm = ops.BatchNorm(is_training=moving, epsilon=cfg.norm_eps, momentum=1 - cfg.norm_momentum) if c.norm else None
         self.add_bias, self.act = ops.BiasAdd(), ops.ReLU6() if c.act else None
 
     def construct(self, x): # [B, C, H, W]
@@ -134,7 +135,7 @@ class TrainStep(nn.Cell):
         self.net, self.gamma, self.alpha = SSD(cfg, tensors, training=True), cfg.gamma, cfg.alpha
         self.weights = ms.ParameterTuple([tensors[name] for name in momenta])
         self.momenta = ms.ParameterTuple(momenta.values())
-        self.decays = [cfg.weight_decay*p.decays for p in parameters(cfg) if p.trainable]
+        self.decays = [cfg.weight_decay*p.decays for p in learnt(cfg)]
         self.momentum, self.loss_scale, self.unscale = cfg.momentum, cfg.loss_scale, 1/cfg.loss_scale
         self.gradients = ms.value_and_grad(self.scaled_loss, None, self.weights)
         self.update = ops.ApplyMomentum() # v = momentum*v + g; w -= lr*v
@@ -153,14 +154,20 @@ class TrainStep(nn.Cell):
         return loss
 
 # %% ../../nbs/15_mindspore.ipynb #cell-027
+def refuse_options(cfg: SSDConfig) -> None:
+    "Raise `ConfigError` for options of training that only the torch backend has."
+    asked = dict(dynamic_loss_scale=cfg.dynamic_loss_scale, amp=cfg.amp != 'off', ema=cfg.ema > 0, device_num=cfg.device_num > 1)
+    if wrong := [name for name, on in asked.items() if on]: raise ConfigError(f'{", ".join(wrong)}: the mindspore backend trains without; leave it out or use --backend torch')
+
 class MindSporeSession:
     "A `Session` (see `backend`) on a MindSpore device."
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
-        self.cfg, self.device = cfg, pick_device(device)
+        if training: refuse_options(cfg)
+        self.cfg, self.device, self.training = cfg, pick_device(device), training
         if self.device == 'CPU': cap_instruction_set()
         self.tensors = make_parameters(cfg)
         self.momenta = {p.name: Parameter(Tensor(np.zeros(p.shape, np.float32)), name=MOMENTUM + p.name, requires_grad=False)
-                        for p in parameters(cfg) if p.trainable and training}
+                        for p in (learnt(cfg) if training else ())}
         self.net = SSD(cfg, self.tensors, training=False)
         self.run = ms.jit(self.net.construct)
         self.step = ms.jit(TrainStep(cfg, self.tensors, self.momenta).construct) if training else None
@@ -183,6 +190,7 @@ class MindSporeSession:
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         check_state(state, self.cfg)
+        if not self.training: state = for_inference(state)
         for name, p in self.tensors.items(): p.set_data(Tensor(np.array(state[name], np.float32)))
         for name, p in self.momenta.items():
             p.set_data(Tensor(np.array(state.get(MOMENTUM + name, np.zeros(p.shape)), np.float32)))
@@ -195,3 +203,6 @@ def make_session(cfg: SSDConfig, # the numbers
                 ) -> MindSporeSession:
     "The MindSpore session; called by `backend.make_session`."
     return MindSporeSession(cfg, training=training, device=device)
+
+def join(device: str) -> None: # cfg.device
+    "No group: this backend trains on one device."

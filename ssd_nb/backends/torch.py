@@ -4,21 +4,23 @@
 
 # %% ../../nbs/14_torch.ipynb #cell-002
 from __future__ import annotations
-import os, sys
+import os, sys, warnings
+from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce as summed # with a gradient
 from ..architecture import Conv, Row, initial_state, parameters, rows
 from ..backend import EMA, MOMENTUM, SCALER, check_state, for_inference, frozen, learnt
 from ..config import ConfigError, SSDConfig, UserError
+from ..default_boxes import default_boxes
 from ..loader import Batch
 
 # %% auto #0
 __all__ = ['PLACES', 'LOST', 'HALF', 'ConvUnit', 'SSD', 'named_tensors', 'focal', 'multibox_loss', 'pick_device', 'DeviceLost',
-           'Group', 'reduced', 'join', 'launcher', 'shared_norm', 'TorchSession', 'next_scaler', 'make_session']
+           'Group', 'reduced', 'join', 'launcher', 'Summed', 'shared_norm', 'TorchSession', 'next_scaler',
+           'make_session', 'Decoded']
 
 # %% ../../nbs/14_torch.ipynb #cell-005
 class ConvUnit(nn.Module):
@@ -147,19 +149,27 @@ def launcher(count: int, # processes on this machine
     return [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={count}', '--module', module]
 
 # %% ../../nbs/14_torch.ipynb #cell-027
+class Summed(torch.autograd.Function):
+    "Sum over the devices. What each puts in acts on the losses of all, so their gradients are summed, too."
+    @staticmethod
+    def forward(_, x: Tensor) -> Tensor: return reduced(x.clone())
+    @staticmethod
+    def backward(_, g: Tensor) -> Tensor: return reduced(g.clone())
+
 def shared_norm(x: Tensor, # [B, C, H, W]
                 norm: nn.BatchNorm2d, # in training; its statistics are updated
                ) -> Tensor:
     "`norm(x)` with the statistics of all devices' images."
     y = x.float()
-    totals = summed(torch.cat([y.sum((0, 2, 3)), (y*y).sum((0, 2, 3)), y.new_tensor([y.numel()/y.shape[1]])]))
-    n, (mean, square) = totals[-1].detach(), (totals[:-1]/totals[-1].detach()).chunk(2)
-    variance = square - mean*mean
+    sums = Summed.apply(torch.cat([y.sum((0, 2, 3)), y.new_tensor([y.numel()/y.shape[1]])]))
+    n, mean = sums[-1].detach(), (sums[:-1]/sums[-1].detach())[:, None, None]
+    y = y - mean # squares of the differences: mean(y*y) - mean*mean would cancel most digits
+    variance = Summed.apply((y*y).sum((0, 2, 3)))/n
     with torch.no_grad():
-        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_mean.lerp_(mean.flatten(), norm.momentum)
         norm.running_var.lerp_(variance*n/(n - 1), norm.momentum) # unbiased
     scale = norm.weight*torch.rsqrt(variance + norm.eps)
-    return (y*scale[:, None, None] + (norm.bias - mean*scale)[:, None, None]).to(x.dtype)
+    return (y*scale[:, None, None] + norm.bias[:, None, None]).to(x.dtype)
 
 # %% ../../nbs/14_torch.ipynb #cell-030
 class TorchSession:
@@ -300,3 +310,28 @@ def make_session(cfg: SSDConfig, # the numbers
                 ) -> TorchSession:
     "The torch session; called by `backend.make_session`."
     return TorchSession(cfg, training=training, device=device)
+
+# %% ../../nbs/14_torch.ipynb #cell-040
+class Decoded(nn.Module):
+    "A network with its last step: boxes [B, N, 4] x1, y1, x2, y2 in shares of the image and within it, scores [B, N, classes - 1]."
+    def __init__(self, net: SSD, cfg: SSDConfig):
+        super().__init__()
+        self.net, (self.shift, self.stretch) = net, cfg.prior_scaling
+        self.register_buffer('defaults', torch.tensor(default_boxes(cfg)[:, [1, 0, 3, 2]]).to(net.scale.device), persistent=False) # cx, cy, w, h
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]: # [B, S, S, 3] uint8
+        locs, logits = self.net(images)
+        centre = locs[..., :2].flip(-1)*self.shift*self.defaults[:, 2:] + self.defaults[:, :2]
+        half = torch.exp(locs[..., 2:].flip(-1)*self.stretch)*self.defaults[:, 2:]/2
+        return torch.cat([centre - half, centre + half], -1).clamp(0, 1), torch.sigmoid(logits[..., 1:])
+
+def _export(self: TorchSession, path: str | Path, decoded: bool = False) -> None:
+    "Write the network as ONNX: images uint8 [batch, S, S, 3] to locs and logits, or to boxes and scores."
+    net, names = (Decoded(self.net, self.cfg), ['boxes', 'scores']) if decoded else (self.net, ['locs', 'logits'])
+    images = torch.zeros(2, *self.cfg.image_shape, 3, dtype=torch.uint8, device=self.device)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # the older exporter says that it is the older one
+        torch.onnx.export(net.eval(), (images,), str(path), dynamo=False, opset_version=17, input_names=['images'], output_names=names,
+                          dynamic_axes={name: {0: 'batch'} for name in ('images', *names)})
+
+TorchSession.export = _export
