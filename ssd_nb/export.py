@@ -137,5 +137,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         print(f'{path}: {path.stat().st_size/1e6:.2f} MB; largest difference from the {BACKENDS[args.format]} session: '
               + ', '.join(f'{gap:.1e} at batch {count}' for count, gap in gaps.items()))
 
-# %% ../nbs/23b_export.ipynb #cell-027
+# %% ../nbs/23b_export.ipynb #cell-029
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

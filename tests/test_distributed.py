@@ -64,7 +64,7 @@ def test_interrupted_together_and_resumed(begun, tmp_path):
     root, _ = begun
     env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     base = [sys.executable, '-m', 'ssd_nb.train']
-    args = f'--preset tiny --device cpu --device_num 2 --coco_root {root} --batch_size 4 --epoch_size 5 --run_eval false --log_steps 1 {flags({**NET, "eval_start_epoch": 1})}'.split()
+    args = f'--preset tiny --device cpu --device_num 2 --coco_root {root} --batch_size 4 --epoch_size 3 --run_eval false --log_steps 1 {flags({**NET, "eval_start_epoch": 1})}'.split()
     subprocess.run([*base, *args, '--output_dir', tmp_path/'whole'], env=env, check=True, capture_output=True)
     process = subprocess.Popen([*base, *args, '--output_dir', tmp_path/'stopped'], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     log = tmp_path/'stopped/train.log'
@@ -74,7 +74,7 @@ def test_interrupted_together_and_resumed(begun, tmp_path):
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=60)[1]
     assert f'--resume {tmp_path}/stopped' in err
-    assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 30
+    assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 18
     subprocess.run([*base, '--resume', tmp_path/'stopped'], env=env, check=True, capture_output=True)
     assert (tmp_path/'whole/metrics.csv').read_bytes() == (tmp_path/'stopped/metrics.csv').read_bytes()
     a, b = (checkpoint.load(tmp_path/name/'last.safetensors')[0] for name in ('whole', 'stopped'))

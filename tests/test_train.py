@@ -31,7 +31,7 @@ def test_same_seed_same_numbers(runs):
 
 def test_run_folder_and_lines(runs):
     folder, done = runs[0]
-    assert {p.name for p in folder.iterdir()} == {'config.yaml', 'curves.png', 'detections.png', 'last.safetensors', 'metrics.csv', 'predictions.json', 'report.json', 'train.log'}
+    assert {p.name for p in folder.iterdir()} == {'best.safetensors', 'config.yaml', 'curves.png', 'detections.png', 'epoch-0002.safetensors', 'last.safetensors', 'metrics.csv', 'predictions.json', 'report.json', 'train.log'}
     assert 'epoch: 2 step: 3, loss is ' in done.stdout and 'epoch time: ' in done.stdout and ', per step time: ' in done.stdout
     assert done.stdout.count('Average Precision') == 6 and done.stdout.count('Average Recall') == 6 and '\nmAP: ' in done.stdout
     assert (folder/'train.log').read_text() == done.stdout

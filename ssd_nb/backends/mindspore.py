@@ -4,7 +4,7 @@
 
 # %% ../../nbs/15_mindspore.ipynb #cell-002
 from __future__ import annotations
-import ctypes, os
+import ctypes, os, tempfile
 from pathlib import Path
 os.environ.setdefault('GLOG_v', '3') # MindSpore's log: errors only, unless the user wants more; it is read when mindspore is imported
 import mindspore as ms
@@ -13,11 +13,13 @@ from mindspore import Parameter, Tensor, nn, ops
 from ..architecture import Conv, Row, initial_state, parameters, rows
 from ..backend import MOMENTUM, check_state, for_inference, frozen, learnt
 from ..config import ConfigError, SSDConfig
+from ..default_boxes import default_boxes
 from ..loader import Batch
 
 # %% auto #0
 __all__ = ['DEVICES', 'AVX2', 'available', 'pick_device', 'cap_instruction_set', 'ConvUnit', 'make_parameters', 'RowCell', 'SSD',
-           'focal', 'multibox_loss', 'TrainStep', 'refuse_options', 'MindSporeSession', 'make_session', 'join']
+           'focal', 'multibox_loss', 'TrainStep', 'refuse_options', 'MindSporeSession', 'make_session', 'join',
+           'Decoded', 'run_file']
 
 # %% ../../nbs/15_mindspore.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
@@ -206,3 +208,37 @@ def make_session(cfg: SSDConfig, # the numbers
 
 def join(device: str) -> None: # cfg.device
     "No group: this backend trains on one device."
+
+# %% ../../nbs/15_mindspore.ipynb #cell-033
+class Decoded(nn.Cell):
+    "A network with its last step: boxes [B, N, 4] x1, y1, x2, y2 in shares of the image and within it, scores [B, N, classes - 1]."
+    def __init__(self, net: SSD, cfg: SSDConfig):
+        super().__init__(auto_prefix=False)
+        self.net, (self.shift, self.stretch) = net, cfg.prior_scaling
+        cx_cy_w_h = default_boxes(cfg)[:, [1, 0, 3, 2]]
+        self.places, self.sizes = Tensor(cx_cy_w_h[:, :2]), Tensor(cx_cy_w_h[:, 2:])
+
+    def construct(self, images): # [B, S, S, 3] uint8
+        locs, logits = self.net(images)
+        x_first = ops.concat((locs[..., 1:2], locs[..., 0:1], locs[..., 3:4], locs[..., 2:3]), -1)
+        centre, half = x_first[..., :2]*self.shift*self.sizes + self.places, ops.exp(x_first[..., 2:]*self.stretch)*self.sizes/2
+        return ops.clamp(ops.concat((centre - half, centre + half), -1), 0, 1), ops.sigmoid(logits[..., 1:])
+
+def _export(self: MindSporeSession, path: str | Path, decoded: bool = False) -> None:
+    "Write the network as MindIR: images uint8 [batch, S, S, 3] to locs and logits, or to boxes and scores."
+    net, images = Decoded(self.net, self.cfg) if decoded else self.net, Tensor(shape=[None, *self.cfg.image_shape, 3], dtype=ms.uint8)
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        ms.export(net, images, file_name=f'{folder}/network', file_format='MINDIR')
+        os.chmod(f'{folder}/network.mindir', 0o644) # it is written for reading by its owner alone
+        os.replace(f'{folder}/network.mindir', path)
+
+MindSporeSession.export = _export
+
+def run_file(path: str | Path, # a MindIR file
+             images: np.ndarray, # [B, S, S, 3] uint8 RGB
+            ) -> tuple[np.ndarray, ...]: # its answers
+    "What a MindIR file says about images."
+    with tempfile.TemporaryDirectory() as folder: # a name with the ending that MindSpore asks for
+        (link := Path(folder)/'network.mindir').symlink_to(Path(path).resolve())
+        graph = nn.GraphCell(ms.load(str(link)))
+    return tuple(out.asnumpy() for out in graph(Tensor(images)))
