@@ -106,7 +106,7 @@ def curves(steps: Sequence[Step], # at least one
     axes[-1, 0].set_xlabel('epoch')
     return fig
 
-# %% ../nbs/21_train.ipynb #cell-020
+# %% ../nbs/21_train.ipynb #cell-022
 @dataclass(frozen=True)
 class Place:
     "Where a run stands when it is saved."
@@ -121,7 +121,7 @@ class Place:
     @property
     def start(self) -> int: return self.step - self.epoch*self.per_epoch # its first step to do
 
-# %% ../nbs/21_train.ipynb #cell-023
+# %% ../nbs/21_train.ipynb #cell-025
 @dataclass
 class Run:
     "What a training run leaves behind."
@@ -164,11 +164,11 @@ class Run:
 
 PATIENCE = 10 # so many steps in a row whose loss is not finite end a run
 
-# %% ../nbs/21_train.ipynb #cell-026
+# %% ../nbs/21_train.ipynb #cell-028
 class RunError(UserError, RuntimeError):
     "A run that cannot go on; the message says why and how to continue."
 
-# %% ../nbs/21_train.ipynb #cell-027
+# %% ../nbs/21_train.ipynb #cell-029
 def end_epoch(run: Run, # whose epoch has ended
               session: Session, # knows the skipped steps
               seconds: float, # that the epoch took
@@ -183,7 +183,7 @@ def end_epoch(run: Run, # whose epoch has ended
     if new: run.say(f'{new} steps overflowed and were skipped; the loss scale is {scale:g}')
     if 0 < count <= new and np.isfinite(run.steps[-1].loss): raise RunError(f'all {count} steps of the epoch overflowed at a loss scale of {scale:g}; give a smaller --loss_scale, or --dynamic_loss_scale')
 
-# %% ../nbs/21_train.ipynb #cell-030
+# %% ../nbs/21_train.ipynb #cell-032
 def save(run: Run, # its folder and numbers
          session: Session, # its state
          place: Place, # where it stands
@@ -196,7 +196,7 @@ def save(run: Run, # its folder and numbers
     about = {**asdict(place), 'rows': len(run.steps), 'best': run.best, 'epoch': place.epoch + (place.start == place.per_epoch)}
     checkpoint.save(run.folder/name, session.get_state(), run.cfg, **about)
 
-# %% ../nbs/21_train.ipynb #cell-031
+# %% ../nbs/21_train.ipynb #cell-033
 def keep(run: Run, # with a new last.safetensors
          epoch: int, # from 1
         ) -> None:
@@ -207,7 +207,7 @@ def keep(run: Run, # with a new last.safetensors
         for old in sorted(run.folder.glob('epoch-*.safetensors'))[:-run.cfg.keep_checkpoint_max]: old.unlink()
     save_figure(curves(run.steps), run.folder/'curves.png')
 
-# %% ../nbs/21_train.ipynb #cell-034
+# %% ../nbs/21_train.ipynb #cell-036
 def start_run(cfg: SSDConfig, # with output_dir, or empty for the next free folder
               group: Group = Alone(), # rank 0 makes the folder
              ) -> Run:
@@ -224,7 +224,7 @@ def start_run(cfg: SSDConfig, # with output_dir, or empty for the next free fold
     folder = Path(group.gather(str(folder).encode())[0].decode())
     return Run(folder, cfg, group, metrics=metrics if group.rank == 0 else None)
 
-# %% ../nbs/21_train.ipynb #cell-035
+# %% ../nbs/21_train.ipynb #cell-037
 def resume_run(cfg: SSDConfig, # of the run
                folder: Path, # of the run
                group: Group = Alone(), # rank 0 cuts the metrics
@@ -244,7 +244,7 @@ def resume_run(cfg: SSDConfig, # of the run
     run.best, run.settled, run.skipped = place.best, place.rows, int(state.get(SCALER, (0, 0, 0))[2])
     return run, state, place
 
-# %% ../nbs/21_train.ipynb #cell-038
+# %% ../nbs/21_train.ipynb #cell-040
 FREE = ('device num_workers log_steps save_checkpoint_epochs save_checkpoint_steps keep_checkpoint_max save_best_ckpt tensorboard output_dir checkpoint_path '
         'coco_root voc_root image_dir anno_path val_image_dir val_anno_path mindrecord_dir').split()
 
@@ -259,12 +259,12 @@ def resumed_config(folder: Path, # of the run
     if fixed: raise ConfigError(f'resume: the run in {folder} has another {", ".join(fixed)}; leave it out, or start a new run, with --pre_trained {folder} if it shall build on this one')
     return new
 
-# %% ../nbs/21_train.ipynb #cell-041
+# %% ../nbs/21_train.ipynb #cell-043
 def continues(cfg: SSDConfig) -> bool:
     "Whether the checkpoint's training goes on, rather than a new one starting from its weights."
     return cfg.pre_trained_epoch_size > 0 and not cfg.filter_weight and not cfg.rules.skip_rates_only
 
-# %% ../nbs/21_train.ipynb #cell-042
+# %% ../nbs/21_train.ipynb #cell-044
 def run_rates(cfg: SSDConfig, # schedule
               per_epoch: int, # steps an epoch
              ) -> np.ndarray: # [epoch_size * per_epoch]
@@ -272,7 +272,7 @@ def run_rates(cfg: SSDConfig, # schedule
     rates, skip = learning_rates(cfg, per_epoch), cfg.pre_trained_epoch_size*per_epoch
     return np.concatenate([rates[skip:], np.repeat(rates[-1], skip)]) if cfg.rules.skip_rates_only else rates
 
-# %% ../nbs/21_train.ipynb #cell-043
+# %% ../nbs/21_train.ipynb #cell-045
 def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
                     ) -> dict[str, np.ndarray]: # for the run's network
     "The weights of `cfg.pre_trained`; with their momentum if its training goes on."
@@ -287,14 +287,14 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
         raise ConfigError(f'pre_trained: {path} has {old.class_num} classes and this run {cfg.class_num}; give --filter_weight true to learn the heads anew')
     return {**initial_state(cfg), **state}
 
-# %% ../nbs/21_train.ipynb #cell-046
+# %% ../nbs/21_train.ipynb #cell-048
 class Stopped(Exception):
     "The run was asked to stop and has been saved."
     def __init__(self, message: str, signum: int):
         super().__init__(message)
         self.signum = signum
 
-# %% ../nbs/21_train.ipynb #cell-047
+# %% ../nbs/21_train.ipynb #cell-049
 class Stop:
     "Notes SIGTERM and Ctrl-C inside a `with` block; they raise `Stopped` at once only inside `anytime`."
     def __init__(self): self.signum, self.at_once, self.old = 0, False, {}
@@ -319,7 +319,7 @@ class Stop:
         try: yield
         finally: self.at_once = False
 
-# %% ../nbs/21_train.ipynb #cell-048
+# %% ../nbs/21_train.ipynb #cell-050
 def leave_if_asked(run: Run, # whose devices agree
                    stop: Stop, # has the signal
                   ) -> None:
@@ -327,7 +327,7 @@ def leave_if_asked(run: Run, # whose devices agree
     signum = int(run.group.largest(stop.signum))
     if signum: raise Stopped('', signum)
 
-# %% ../nbs/21_train.ipynb #cell-051
+# %% ../nbs/21_train.ipynb #cell-053
 def check_finite(run: Run, # with its recent steps
                 ) -> None:
     "Raise `RunError` if the latest `PATIENCE` losses are not finite."
@@ -340,7 +340,7 @@ def check_finite(run: Run, # with its recent steps
     raise RunError(f'the loss has not been finite for {PATIENCE} steps, up to epoch {run.steps[-1].epoch} step {run.steps[-1].step}; the images of their batches are listed in {file}. '
                    'Look at them and at the loss before; a smaller --lr or a longer --warmup_epochs often helps')
 
-# %% ../nbs/21_train.ipynb #cell-054
+# %% ../nbs/21_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
                 loader: Loader, # batches
                 place: Place, # where to begin
@@ -367,7 +367,7 @@ def train_epoch(session: Session, # in training
     check_finite(run)
     return time.perf_counter() - begun
 
-# %% ../nbs/21_train.ipynb #cell-056
+# %% ../nbs/21_train.ipynb #cell-058
 def evaluate_now(session: Session, # in training
                  dataset: Dataset, # to evaluate on
                  run: Run, # takes the numbers and files
@@ -385,7 +385,7 @@ def evaluate_now(session: Session, # in training
     run.say(format_report(report))
     return last.mAP > run.best
 
-# %% ../nbs/21_train.ipynb #cell-057
+# %% ../nbs/21_train.ipynb #cell-059
 def finish_epoch(session: Session, # in training
                  judge: Dataset | None, # to evaluate on
                  run: Run, # takes numbers and files
@@ -410,7 +410,7 @@ def finish_epoch(session: Session, # in training
     if run.events: run.events.write(run.steps)
     if asked and not last: raise Stopped('', int(asked))
 
-# %% ../nbs/21_train.ipynb #cell-059
+# %% ../nbs/21_train.ipynb #cell-061
 def open_data(cfg: SSDConfig, # which data set
               group: Group = Alone(), # rank 0 draws the scenes
              ) -> tuple[SSDConfig, Dataset, Dataset | None]: # with the class names, to learn from, to evaluate on
@@ -420,7 +420,7 @@ def open_data(cfg: SSDConfig, # which data set
     learn = open_dataset(cfg, training=True)
     return cfg.replace(classes=learn.classes, device_num=group.world), learn, open_dataset(cfg, training=False) if cfg.run_eval else None
 
-# %% ../nbs/21_train.ipynb #cell-060
+# %% ../nbs/21_train.ipynb #cell-062
 def begin(cfg: SSDConfig, # of the run
           per_epoch: int, # steps
           resume: Path | None, # an interrupted run
@@ -438,7 +438,7 @@ def begin(cfg: SSDConfig, # of the run
     if cfg.tensorboard and run.writes: run.events = EventFile(run.folder, len(run.steps))
     return run, session, place
 
-# %% ../nbs/21_train.ipynb #cell-062
+# %% ../nbs/21_train.ipynb #cell-064
 @contextmanager
 def last_words(run: Run) -> Iterator[None]:
     "Turn what ends a run into a sentence with the command that goes on."
@@ -453,7 +453,7 @@ def last_words(run: Run) -> Iterator[None]:
     except SafetensorError as e: raise RunError(f'{run.folder}: the checkpoint cannot be written ({e}); when that is mended, {go_on()}') from e
     except UserError as e: raise RunError(f'{e}; when that is mended, {go_on()}') from e
 
-# %% ../nbs/21_train.ipynb #cell-063
+# %% ../nbs/21_train.ipynb #cell-065
 def train(cfg: SSDConfig, # all numbers
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
          ) -> Run: # what it left behind
@@ -477,7 +477,7 @@ def train(cfg: SSDConfig, # all numbers
             finish_epoch(session, judge, run, epoch, len(loader), stop)
     return run
 
-# %% ../nbs/21_train.ipynb #cell-070
+# %% ../nbs/21_train.ipynb #cell-072
 HELP = '''Train a detector. The flags are grouped; each says what it does, its default stands in brackets.
 
   python -m ssd_nb.train --preset tiny                          minutes on a CPU, on drawn scenes
@@ -508,5 +508,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
             print(e, file=sys.stderr)
             raise SystemExit(128 + e.signum) from e
 
-# %% ../nbs/21_train.ipynb #cell-074
+# %% ../nbs/21_train.ipynb #cell-076
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

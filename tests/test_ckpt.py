@@ -1,0 +1,100 @@
+"MindSpore's checkpoint files, read and written without MindSpore; the published names."
+import json, os, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest
+from hypothesis import given, settings, strategies as st
+from ssd_nb.architecture import initial_state, parameters
+from ssd_nb.checkpoint import CheckpointError, from_reference, load, read_ckpt, to_reference, write_ckpt
+from ssd_nb.config import SSDConfig
+
+TINY = SSDConfig.preset('tiny')
+
+@pytest.fixture
+def published():
+    "Names and shapes of the published checkpoint: a file in $SSD_NB_SPEC or in ../shared/spec beside the checkout."
+    folder = Path(os.environ.get('SSD_NB_SPEC') or Path(__file__).resolve().parents[2]/'shared'/'spec')
+    file = folder/'reference_checkpoint_parameters.json'
+    if not file.exists(): pytest.skip(f'no list of published parameters: set SSD_NB_SPEC to a folder that holds {file.name}')
+    return json.loads(file.read_text())['parameters']
+
+def test_published_names_and_shapes(published):
+    ours = {f'network.{p.reference}': (p.shape, p.trainable) for p in parameters(SSDConfig())}
+    assert ours == {name: (tuple(shape), trainable) for name, shape, trainable in published}
+
+@pytest.mark.parametrize('prefix', ['network.', '', 'network.network.'])
+@pytest.mark.parametrize('training', [False, True])
+def test_prefix_and_training_files(tmp_path, prefix, training):
+    state = initial_state(TINY)
+    if training: state |= {f'momentum.{p.name}': np.full(p.shape, .5, np.float32) for p in parameters(TINY) if p.trainable}
+    arrays = {n.replace('network.', prefix): a for n, a in to_reference(state, TINY).items()}
+    if training: arrays |= dict(momentum=np.float32(.9), learning_rate=np.zeros(100, np.float32), global_step=np.int32(5))
+    write_ckpt(tmp_path/'a.ckpt', arrays)
+    back = from_reference(read_ckpt(tmp_path/'a.ckpt'), TINY)
+    assert set(back) == set(state) and all(np.array_equal(back[k], state[k]) for k in state)
+
+def test_all_misfits_at_once(tmp_path):
+    arrays = to_reference(initial_state(TINY), TINY)
+    gone, wide = list(arrays)[3], list(arrays)[7]
+    del arrays[gone]
+    arrays |= {wide: np.zeros((3, 3), np.float32), 'network.more': np.zeros(2, np.float32), 'moments.network.odd': np.zeros(2, np.float32)}
+    with pytest.raises(CheckpointError) as e: from_reference(arrays, TINY)
+    text = str(e.value)
+    assert text.startswith('4 parameters') and all(part in text for part in (gone.removeprefix('network.'), wide.removeprefix('network.'), '[3, 3]', 'unknown more', 'unknown moments.odd'))
+
+def test_another_network_is_told_by_name(tmp_path):
+    write_ckpt(tmp_path/'tiny.ckpt', to_reference(initial_state(TINY), TINY))
+    with pytest.raises(CheckpointError, match='tiny.ckpt.*parameters do not fit'): load(tmp_path/'tiny.ckpt')
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=200))
+def test_noise_is_refused(data):
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        (file := Path(folder)/'x.ckpt').write_bytes(data)
+        try: read_ckpt(file)
+        except CheckpointError as e: assert 'x.ckpt' in str(e)
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damage_is_refused_or_harmless(tmp_path_factory, data):
+    "Any cut or changed byte ends in arrays or a plain error, never in a crash."
+    file = tmp_path_factory.mktemp('x')/'x.ckpt'
+    write_ckpt(file, {'a': np.arange(6, dtype=np.float32).reshape(2, 3), 'b': np.arange(3)})
+    raw = bytearray(file.read_bytes())
+    raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
+    file.write_bytes(raw[:data.draw(st.integers(0, len(raw)))])
+    try: read_ckpt(file)
+    except CheckpointError as e: assert 'x.ckpt' in str(e)
+
+def test_slices(tmp_path, monkeypatch):
+    from ssd_nb import checkpoint
+    monkeypatch.setattr(checkpoint, 'SLICE', 100)
+    a = np.arange(1000, dtype=np.float32).reshape(10, 100)
+    write_ckpt(tmp_path/'a.ckpt', dict(a=a))
+    assert np.array_equal(read_ckpt(tmp_path/'a.ckpt')['a'], a)
+
+def test_command(tmp_path):
+    def run(*args): return subprocess.run([sys.executable, '-m', 'ssd_nb.checkpoint', *map(str, args)], capture_output=True, text=True)
+    write_ckpt(tmp_path/'a.ckpt', to_reference(initial_state(TINY), TINY))
+    assert run('convert', tmp_path/'a.ckpt', tmp_path/'a.safetensors', '--preset', 'tiny').returncode == 0
+    assert run('convert', tmp_path/'a.safetensors', tmp_path/'b.ckpt').returncode == 0
+    assert (tmp_path/'a.ckpt').read_bytes() == (tmp_path/'b.ckpt').read_bytes()
+    assert 'network.backbone.features_1.0.features.0.weight' in run('show', tmp_path/'b.ckpt').stdout
+    for args in (('convert', tmp_path/'a.ckpt'), ('convert', tmp_path/'a.pth', tmp_path/'a.ckpt'), ('show', tmp_path/'none.ckpt'), ('show', __file__)):
+        done = run(*args)
+        assert done.returncode == 2 and done.stderr.startswith('error: ') and 'Traceback' not in done.stderr
+
+def test_mindspore_reads_and_writes_the_same(tmp_path):
+    ms = pytest.importorskip('mindspore')
+    arrays = {'a.weight': np.random.default_rng(0).normal(size=(3, 4, 1, 1)).astype(np.float32), 'half': np.ones(3, np.float16), 'n': np.array([1, -2], np.int32)}
+    write_ckpt(tmp_path/'ours.ckpt', arrays)
+    for name, p in ms.load_checkpoint(str(tmp_path/'ours.ckpt')).items(): assert np.array_equal(p.asnumpy(), arrays[name])
+    values = [dict(name=n, data=ms.Tensor(a)) for n, a in arrays.items()]
+    for k, options in enumerate((dict(), dict(crc_check=True), dict(append_dict=dict(epoch_num=3, lr=.5, note='text', flag=True)))):
+        ms.save_checkpoint(values, str(tmp_path/f'{k}.ckpt'), **options)
+        found = read_ckpt(tmp_path/f'{k}.ckpt')
+        assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype for n, a in arrays.items())
+    assert found['epoch_num'] == 3 and found['lr'] == .5 and ''.join(found['note']) == 'text' and found['flag']
+    raw = bytearray((tmp_path/'1.ckpt').read_bytes()); raw[30] ^= 1
+    (tmp_path/'bad.ckpt').write_bytes(raw)
+    with pytest.raises(CheckpointError, match='checksum'): read_ckpt(tmp_path/'bad.ckpt')
