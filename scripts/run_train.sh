@@ -27,5 +27,5 @@ trap 'kill -TERM "$child" 2> /dev/null' TERM INT
 wait "$child"
 status=$?
 if kill -0 "$child" 2> /dev/null; then wait "$child"; status=$?; fi
-tail -n 4 "$folder/log.txt"
+grep -E 'error: |go on with: |results in |mAP: ' "$folder/log.txt" || tail -n 4 "$folder/log.txt"
 exit "$status"

@@ -42,6 +42,7 @@ def make_session(name: str, # 'torch' or 'mindspore'
                  device: str | None = None, # none takes cfg.device
                 ) -> Session:
     "A session of that framework with the initial weights of `cfg.seed`."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when the framework is loaded
     try: module = importlib.import_module(f'ssd_nb.backends.{name}')
     except ModuleNotFoundError as e:
         if e.name and e.name.startswith('ssd_nb'): raise ValueError(f'no backend {name!r}; there are torch and mindspore') from e

@@ -67,7 +67,7 @@ def detect_all(session: Session, # a network
 
 # %% ../nbs/20_eval.ipynb #cell-017
 LOOK = .33 # detections with lower scores are not drawn and not counted as mistakes
-MOST = 25 # detections drawn in an image; an untrained network has hundreds
+MOST = 20 # detections drawn in an image; an untrained network has hundreds
 
 def confident(found: Detections, # of an image, the highest score first
               min_score: float = LOOK, # lower scores are left out

@@ -59,7 +59,7 @@ class EventFile:
                  start: int = 0): # steps that were done before
         self.path, self.done = folder/f'events.out.tfevents.{time.time_ns()//1000:017d}', start
         version = b'\x09' + struct.pack('<d', time.time()) + part(3, b'brain.Event:2')
-        session = b'\x09' + struct.pack('<d', time.time()) + b'\x10' + varint(start) + part(7, b'\x08\x01')
+        session = b'\x09' + struct.pack('<d', time.time()) + b'\x10' + varint(start + 1) + part(7, b'\x08\x01')
         self.path.write_bytes(record(version) + record(session))
 
     def write(self, steps: Sequence[Any], # `train.Step`s of the whole run; those that are new are appended

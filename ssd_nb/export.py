@@ -6,7 +6,7 @@
 from __future__ import annotations
 import argparse
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable, NamedTuple, Sequence
 import numpy as np
 from .augment import resize
 from .backend import Session, for_inference, make_session
@@ -18,8 +18,8 @@ from .postprocess import sigmoid
 from .shapes import draw_scene
 
 # %% auto #0
-__all__ = ['RUNNERS', 'BACKENDS', 'LIMIT', 'answers', 'run_onnx', 'run_mindir', 'ExportError', 'check_images', 'differences',
-           'describe', 'export', 'make_export_parser', 'main']
+__all__ = ['RUNNERS', 'BACKENDS', 'LIMIT', 'answers', 'run_onnx', 'run_mindir', 'Gap', 'ExportError', 'check_images',
+           'gap_between', 'differences', 'describe', 'export', 'make_export_parser', 'main']
 
 # %% ../nbs/23b_export.ipynb #cell-007
 def answers(session: Session, # a network
@@ -55,7 +55,12 @@ RUNNERS: dict[str, Callable] = dict(onnx=run_onnx, mindir=run_mindir)
 BACKENDS = dict(onnx='torch', mindir='mindspore') # which backend writes the format
 
 # %% ../nbs/23b_export.ipynb #cell-012
-LIMIT = 1e-4 # largest difference of an exported file from its session
+LIMIT = 1e-4 # largest relative difference of an exported file from its session
+
+class Gap(NamedTuple):
+    "How far answers are apart."
+    absolute: float # largest difference
+    relative: float # largest difference over the largest answer, or over 1 if that is smaller
 
 class ExportError(UserError, RuntimeError):
     "A file that does not answer as the network does."
@@ -67,20 +72,25 @@ def check_images(size: int, # side of the network's input
     rng = np.random.default_rng(0)
     return np.stack([rng.integers(0, 256, (size, size, 3), np.uint8) if k % 2 else resize(draw_scene(rng)[0], size) for k in range(count)])
 
+def gap_between(mine: Sequence[np.ndarray], # one or more answers
+                theirs: Sequence[np.ndarray], # what they should be
+               ) -> Gap: # infinite if shapes differ
+    "How far answers are apart."
+    if any(a.shape != b.shape for a, b in zip(mine, theirs)): return Gap(np.inf, np.inf)
+    each = [(float(np.abs(a - b).max()), max(1., float(np.abs(b).max()))) for a, b in zip(mine, theirs)]
+    return Gap(max(d for d, _ in each), max(d/largest for d, largest in each))
+
 def differences(session: Session, # that made the file
                 path: Path, # the file
                 cfg: SSDConfig, # its numbers
                 format: str, # a key of `RUNNERS`
                 decoded: bool, # boxes and scores, or locs and logits
-               ) -> dict[int, float]: # largest difference for batches of 1 and 8 images
+               ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "How far a file's answers are from the session's."
-    images, out = check_images(cfg.image_size, 8), {}
-    for count in (1, 8):
-        pairs = zip(RUNNERS[format](path, images[:count]), answers(session, images[:count], cfg, decoded))
-        out[count] = max(float(np.abs(a - b).max()) if a.shape == b.shape else np.inf for a, b in pairs)
-    return out
+    images = check_images(cfg.image_size, 8)
+    return {n: gap_between(RUNNERS[format](path, images[:n]), answers(session, images[:n], cfg, decoded)) for n in (1, 8)}
 
-# %% ../nbs/23b_export.ipynb #cell-014
+# %% ../nbs/23b_export.ipynb #cell-015
 def describe(path: Path, # an ONNX file; changed in place
              cfg: SSDConfig, # its numbers
              decoded: bool, # which answers it gives
@@ -100,16 +110,17 @@ def export(session: Session, # whose network is written
            path: str | Path, # file to write
            format: str = 'onnx', # a key of `RUNNERS`
            decoded: bool = False, # boxes and scores, or locs and logits
-          ) -> dict[int, float]: # largest difference for batches of 1 and 8 images
+          ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "Write a network as a file for other programs and compare it. Raises `ExportError` if it does not answer as the session does."
     with replacing(path) as beside:
         session.export(beside, decoded)
         if format == 'onnx': describe(beside, cfg, decoded)
         gaps = differences(session, beside, cfg, format, decoded)
-        if not max(gaps.values()) <= LIMIT: raise ExportError(f'{path}: not written, since its answers differ from the network\'s by {max(gaps.values()):.1e}, more than {LIMIT:.0e}')
+        worst = max(gaps.values(), key=lambda gap: gap.relative)
+        if not worst.relative <= LIMIT: raise ExportError(f'{path}: not written, since its answers differ from the network\'s by {worst.absolute:.1e}')
     return gaps
 
-# %% ../nbs/23b_export.ipynb #cell-023
+# %% ../nbs/23b_export.ipynb #cell-024
 def make_export_parser() -> Parser:
     "The flags of the command."
     p = Parser(prog='python -m ssd_nb.export', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -135,7 +146,8 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         session.set_state(for_inference(state))
         gaps = export(session, cfg, path, args.format, args.decoded)
         print(f'{path}: {path.stat().st_size/1e6:.2f} MB; largest difference from the {BACKENDS[args.format]} session: '
-              + ', '.join(f'{gap:.1e} at batch {count}' for count, gap in gaps.items()))
+              + ', '.join(f'{gap.absolute:.1e} at batch {count}' for count, gap in gaps.items())
+              + f'; at most {max(gap.relative for gap in gaps.values()):.1e} of the largest answer')
 
-# %% ../nbs/23b_export.ipynb #cell-029
+# %% ../nbs/23b_export.ipynb #cell-030
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

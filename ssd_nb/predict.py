@@ -24,8 +24,9 @@ from .postprocess import Detections, postprocess
 from .visualize import Picture, save_figure, show_image
 
 # %% auto #0
-__all__ = ['AnyImage', 'pixels', 'square', 'Detector', 'make_detector', 'load_detector', 'detect', 'detections_of', 'find_images',
-           'number_images', 'detect_files', 'predict', 'main']
+__all__ = ['AnyImage', 'COCO_CLASSES', 'COCO_IDS', 'pixels', 'square', 'names_and_ids', 'Detector', 'make_detector',
+           'load_detector', 'detect', 'detections_of', 'find_images', 'number_images', 'detect_files', 'predict',
+           'main']
 
 # %% ../nbs/22_predict.ipynb #cell-005
 AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint8 pixels
@@ -50,25 +51,37 @@ def square(image: AnyImage, # of any size
     return load_square(Path(image), size, shape), shape
 
 # %% ../nbs/22_predict.ipynb #cell-013
+COCO_CLASSES = tuple("""person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog,
+    horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
+    skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
+    chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
+    scissors, teddy bear, hair drier, toothbrush""".replace('\n', ' ').replace('    ', '').split(', '))
+COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+
+def names_and_ids(cfg: SSDConfig, # classes, class_num
+                  meta: dict, # what the checkpoint remembers; category_ids if it does
+                 ) -> tuple[tuple[str, ...], tuple[int, ...]]: # of label 1, 2, ...: class names, ids in files
+    "How classes are called; numbers where nobody knows."
+    names = cfg.classes or (COCO_CLASSES if cfg.class_num == 81 else tuple(f'class {k}' for k in range(1, cfg.class_num)))
+    return names, tuple(meta.get('category_ids') or (COCO_IDS if names == COCO_CLASSES else range(1, cfg.class_num)))
+
+# %% ../nbs/22_predict.ipynb #cell-016
 @dataclass(frozen=True)
 class Detector:
     "A network that is ready to look at images."
     session: Session
-    cfg: SSDConfig # batch size, thresholds, class names
+    cfg: SSDConfig # batch size, thresholds
+    names: tuple[str, ...] # label 1 is names[0]
     category_ids: tuple[int, ...] # of label 1, 2, ... in files
-
-    @property
-    def names(self) -> tuple[str, ...]: # label 1 is names[0]
-        return self.cfg.classes or tuple(f'class {k}' for k in range(1, self.cfg.class_num))
 
 def make_detector(state: dict[str, np.ndarray], # of a checkpoint
                   cfg: SSDConfig, # with the thresholds wanted
-                  meta: dict, # what the checkpoint remembers; its category ids are used
+                  meta: dict, # what the checkpoint remembers
                  ) -> Detector:
     "The network of a state, ready to look at images."
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))
-    return Detector(session, cfg, tuple(meta.get('category_ids') or range(1, cfg.class_num)))
+    return Detector(session, cfg, *names_and_ids(cfg, meta))
 
 def load_detector(checkpoint: str | Path, # a file, or a run folder
                   **changes: Any, # configuration fields, e.g. min_score=.5, device='cuda'
@@ -77,7 +90,7 @@ def load_detector(checkpoint: str | Path, # a file, or a run folder
     state, cfg, meta = load(find_checkpoint(checkpoint))
     return make_detector(state, make_config({'min_score': LOOK, **changes}, cfg), meta)
 
-# %% ../nbs/22_predict.ipynb #cell-014
+# %% ../nbs/22_predict.ipynb #cell-017
 def detect(images: AnyImage | Sequence[AnyImage], # of any sizes; one, or many
            detector: Detector | str | Path, # of `load_detector`, or a checkpoint
           ) -> list[Detections]: # one for each image, boxes in its own pixels, the highest score first
@@ -90,7 +103,7 @@ def detect(images: AnyImage | Sequence[AnyImage], # of any sizes; one, or many
         found += postprocess(*detector.session.predict(np.stack(squares)), np.array(sizes), cfg)
     return found
 
-# %% ../nbs/22_predict.ipynb #cell-019
+# %% ../nbs/22_predict.ipynb #cell-022
 def detections_of(image: AnyImage, # of any size
                   found: Detections, # of `detect`
                   names: Sequence[str], # label 1 is names[0]
@@ -99,7 +112,7 @@ def detections_of(image: AnyImage, # of any size
     shown = pixels(image)
     return show_image(shown, found.boxes, found.labels, found.scores, names, side=min(max(*shown.shape[:2], 480), 1600)/100)
 
-# %% ../nbs/22_predict.ipynb #cell-022
+# %% ../nbs/22_predict.ipynb #cell-025
 def find_images(names: Sequence[str], # files, folders and patterns
                ) -> list[Path]: # each once
     "The files that are meant. Raises `UserError` naming what does not exist."
@@ -119,7 +132,7 @@ def number_images(paths: Sequence[Path], # each once
     ids = stable_ids([str(p) for p in paths])
     return {p: ids[str(p)] for p in paths}
 
-# %% ../nbs/22_predict.ipynb #cell-025
+# %% ../nbs/22_predict.ipynb #cell-028
 def _try_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]] | DataError:
     "As `square`; the error instead of raising it."
     try: return square(path, size)
@@ -137,7 +150,7 @@ def detect_files(paths: Sequence[Path], # files, images or not
             found = iter(postprocess(*detector.session.predict(np.stack([g[0] for g in good])), np.array([g[1] for g in good]), cfg) if good else [])
             for path, s in part: yield path, s if isinstance(s, DataError) else next(found)
 
-# %% ../nbs/22_predict.ipynb #cell-028
+# %% ../nbs/22_predict.ipynb #cell-031
 def _rows(path: Path, image_id: int, found: Detections, detector: Detector) -> list[dict]:
     "Rows of predictions.json."
     rows = to_coco_results({image_id: found}, detector.category_ids)
@@ -158,7 +171,7 @@ def _pictures(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     if clash: raise UserError(f'output_dir: the picture would replace {sorted(clash)[0]} itself; choose another folder')
     return out
 
-# %% ../nbs/22_predict.ipynb #cell-029
+# %% ../nbs/22_predict.ipynb #cell-032
 def predict(paths: Sequence[Path], # files, images or not
             detector: Detector, # the network
             folder: Path, # where to; made if missing
@@ -178,7 +191,7 @@ def predict(paths: Sequence[Path], # files, images or not
     print(f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}; pictures and predictions.json are in {folder}')
     return rows
 
-# %% ../nbs/22_predict.ipynb #cell-032
+# %% ../nbs/22_predict.ipynb #cell-035
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.predict`."
@@ -193,5 +206,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         detector = make_detector(state, config_from_args(args, trained.replace(output_dir='', min_score=LOOK)), meta)
         predict(paths, detector, Path(detector.cfg.output_dir) if detector.cfg.output_dir else next_folder(Path('runs')/'predict'))
 
-# %% ../nbs/22_predict.ipynb #cell-036
+# %% ../nbs/22_predict.ipynb #cell-039
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

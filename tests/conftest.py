@@ -1,7 +1,32 @@
-"Fixtures that several test files share."
-import os
+"""Fixtures that several test files share; and a way to run the tests as if a framework were not installed:
+
+    SSD_NB_BLOCK=mindspore pytest tests
+
+What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work all the same."""
+import os, sys, tempfile
 from pathlib import Path
 import pytest
+
+BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
+
+def shadow(name: str, folder: Path) -> None:
+    "Put a module into `folder` that behaves, when imported from there, as if `name` were not installed."
+    (folder/f'{name}.py').write_text(f'raise ModuleNotFoundError("No module named {name!r}", name={name!r})\n')
+
+if BLOCKED:
+    SHADOWS = tempfile.TemporaryDirectory() # found first, in this process and by PYTHONPATH in those that tests start
+    shadow(BLOCKED, Path(SHADOWS.name))
+    sys.path.insert(0, SHADOWS.name)
+    os.environ['PYTHONPATH'] = os.pathsep.join([SHADOWS.name, *filter(None, [os.environ.get('PYTHONPATH')])])
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        "A test, or what it starts, that asks for the blocked framework is skipped."
+        report = yield
+        signs = f"No module named '{BLOCKED}'", f'the {BLOCKED} backend needs {BLOCKED}, which is not installed'
+        if report.failed and any(sign in str(call.excinfo.value) or sign in report.longreprtext for sign in signs):
+            report.outcome, report.longrepr = 'skipped', (str(item.path), item.location[1], f'needs {BLOCKED}, which is blocked')
+        return report
 
 @pytest.fixture
 def sample_data():

@@ -43,7 +43,7 @@ def test_eval_command_repeats_the_numbers_of_training(runs, tmp_path):
     folder, trained = runs[0]
     done = command('eval', '--checkpoint_path', folder, '--batch_size', 3, '--device', 'cpu', '--output_dir', tmp_path/'eval')
     assert done.stdout.split('mAP: ')[1].split()[0] == trained.stdout.split('mAP: ')[1].split()[0]
-    assert {p.name for p in (tmp_path/'eval').iterdir()} == {'detections.png', 'predictions.json', 'report.json'}
+    assert {p.name for p in (tmp_path/'eval').iterdir()} == {'curves.png', 'detections.png', 'predictions.json', 'report.json', 'review.png'}
 
 @pytest.mark.parametrize('module, args, message', [
     ('train', ['--dataset', 'coco', '--coco_root', '/no/such/folder'], '/no/such/folder'),

@@ -33,9 +33,12 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(c.cin, c.cout, c.kernel, c.stride, (top, left) if even else 0, groups=c.groups, bias=not c.norm)
         self.norm = nn.BatchNorm2d(c.cout, eps=cfg.norm_eps, momentum=1 - cfg.norm_momentum) if c.norm else None
         self.act, self.shared = c.act, False # shared: batch norm over all devices
+        self.small = c.kernel > c.size_in # on the CPU, gradients of weights that see nothing but padding are left unset in bf16
 
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]
-        x = self.conv(F.pad(x, self.pad) if self.pad else x)
+        if self.small: x = x.float()
+        with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.small):
+            x = self.conv(F.pad(x, self.pad) if self.pad else x)
         if self.norm is not None: x = shared_norm(x, self.norm) if self.shared and self.training else self.norm(x)
         return F.relu6(x, inplace=True) if self.act else x
 

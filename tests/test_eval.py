@@ -1,0 +1,142 @@
+"Evaluation as a command: files, numbers, protocols in one pass, batch sizes and processes, three kinds of data, both backends."
+from __future__ import annotations
+import json, subprocess, sys
+from dataclasses import replace
+import numpy as np
+import pytest
+from PIL import Image
+from ssd_nb.architecture import initial_state
+from ssd_nb.backend import make_session, random_batch
+from ssd_nb.checkpoint import save
+from ssd_nb.coco_eval import error_kinds, evaluate, objects_by_image, voc_scores
+from ssd_nb.config import RULES, SSDConfig
+from ssd_nb.datasets import open_dataset
+from ssd_nb.eval import MOST, confident, count_kinds, curves_picture, detect_all, detect_by, evaluate_by, kinds_by_image, main, rank_images, review_picture, variants
+from ssd_nb.postprocess import Detections
+from ssd_nb.shapes import write_shapes
+
+@pytest.fixture(scope='module')
+def cfg(tmp_path_factory):
+    root = write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=4, val=11)
+    return SSDConfig.preset('tiny', coco_root=str(root), num_workers=0, device='cpu', batch_size=4, norm_momentum=.5)
+
+@pytest.fixture(scope='module')
+def lively(cfg):
+    "A state whose answers differ from image to image, few of them with high scores."
+    session, batch = make_session('torch', cfg), random_batch(cfg, 4)
+    for _ in range(15): session.train_step(batch, .02)
+    return {k: v - 4*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()}
+
+@pytest.fixture(scope='module')
+def checkpoint(cfg, lively, tmp_path_factory):
+    path = tmp_path_factory.mktemp('checkpoints')/'lively.safetensors'
+    save(path, lively, cfg)
+    return path
+
+@pytest.fixture(scope='module')
+def session(cfg, lively):
+    session = make_session('torch', cfg, training=False)
+    session.set_state(lively)
+    return session
+
+def same(a, b): return a.keys() == b.keys() and all(np.array_equal(a[i].labels, b[i].labels) and np.allclose(a[i].boxes, b[i].boxes, atol=.01) for i in a)
+
+def test_any_batch_size_and_number_of_processes(cfg, session):
+    "Every image once, and the same answers."
+    dataset = open_dataset(cfg, training=False)
+    first = detect_all(session, dataset, cfg, progress=False)
+    assert list(first) == [r.image_id for r in dataset.records] and len(first) == 11
+    for other in (dict(batch_size=1), dict(batch_size=11), dict(batch_size=100), dict(num_workers=3)):
+        assert same(first, detect_all(session, dataset, cfg.replace(**other), progress=False)), other
+
+def test_both_protocols_in_one_pass(cfg, session, monkeypatch):
+    "Each gives what it gives alone, and the network saw every image once."
+    cfgs, seen, predict = variants(cfg, both=True, quirks=True), [], session.predict
+    datasets = {name: open_dataset(c, training=False) for name, c in cfgs.items()}
+    monkeypatch.setattr(session, 'predict', lambda images: seen.append(len(images)) or predict(images))
+    results = evaluate_by(session, cfgs, datasets, progress=False)
+    assert sum(seen) == 11
+    for name in RULES:
+        alone = detect_all(session, datasets[name], cfg.replace(protocol=name), progress=False)
+        assert same(alone, results[name].detections) and evaluate(alone, datasets[name], RULES[name]).lines == results[name].report.lines
+    for rule in [r for n, r in zip(cfgs, (None, 'every_image', 'min_score', 'per_class_limit', 'nms_offset', 'all_categories')) if r]:
+        mixed = next(c for c in cfgs.values() if c.rules == replace(RULES['standard'], **{rule: getattr(RULES['reference'], rule)}))
+        assert mixed.image_shape == cfg.image_shape and mixed.num_boxes == cfg.num_boxes
+
+def test_files_and_lines_of_the_command(checkpoint, cfg, tmp_path):
+    done = subprocess.run([sys.executable, '-m', 'ssd_nb.eval', '--checkpoint_path', str(checkpoint), '--protocol', 'both', '--quirks', '--voc_metric',
+                           '--output_dir', str(tmp_path/'out')], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 'Traceback' not in done.stderr and done.stdout.count('mAP: ') == 2 and done.stdout.count('Average Precision') == 12 and done.stdout.count('11-point') == 2
+    assert 'NMS with areas a pixel larger' in done.stdout
+    for name in RULES:
+        assert {p.name for p in (tmp_path/'out'/name).iterdir()} == {'curves.png', 'detections.png', 'predictions.json', 'report.json', 'review.png'}
+        report = json.loads((tmp_path/'out'/name/'report.json').read_text())
+        assert report['protocol'] == name and report['rules']['min_score'] == RULES[name].min_score and report['images'] == 11 and set(report['voc']) <= set(report['per_class'])
+        for picture in ('curves', 'review'): assert np.asarray(Image.open(tmp_path/'out'/name/f'{picture}.png').convert('L')).std() > 10
+
+def test_results_of_the_file_are_judged_alike(checkpoint, cfg, tmp_path, capsys):
+    "pycocotools by hand on predictions.json."
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+    main(['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out')])
+    printed = capsys.readouterr().out
+    truth = COCO(f'{cfg.coco_root}/annotations/instances_val.json')
+    judge = COCOeval(truth, truth.loadRes(str(tmp_path/'out'/'predictions.json')), 'bbox')
+    judge.evaluate(); judge.accumulate(); judge.summarize()
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(' Average')] == [line for line in printed.splitlines() if line.startswith(' Average')]
+    assert json.loads((tmp_path/'out'/'report.json').read_text())['AP'] == judge.stats[0]
+
+@pytest.mark.parametrize('args, message', [
+    (['--protocol', 'bth'], 'protocol'), (['--protocol', 'both', '--coco_root', '/no/such'], '/no/such'), (['--quirk'], '--quirks'), (['--class_num', '4'], '')])
+def test_mistakes_end_in_a_sentence(checkpoint, args, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as e: main(['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out'), *args])
+    assert e.value.code == 2 and message in capsys.readouterr().err and not (tmp_path/'out').exists()
+
+def perfect(dataset):
+    return {i: Detections(o.boxes[~o.crowd], np.ones((~o.crowd).sum(), np.float32), o.labels[~o.crowd]) for i, o in objects_by_image(dataset).items()}
+
+@pytest.mark.parametrize('found', ['all', 'nothing'])
+def test_pictures_of_extreme_detectors(cfg, found):
+    dataset = open_dataset(cfg, training=False)
+    detections = perfect(dataset)
+    if found == 'nothing': detections = {i: confident(d, 2) for i, d in detections.items()}
+    kinds, report = kinds_by_image(dataset, detections), evaluate(detections, dataset)
+    ranks = rank_images(kinds)
+    assert report.mAP == (1 if found == 'all' else 0) and {k.f1 for k in kinds} == {1. if found == 'all' else 0.}
+    assert len(review_picture(dataset, detections, columns=2).axes) == (4 if found == 'all' else 6) and curves_picture(report)
+    assert bool(ranks['missed']) == (found == 'nothing') and not ranks['invented'] and count_kinds(kinds)['missed'].sum() == (0 if found == 'all' else sum(len(r.labels) for r in dataset.records))
+
+def test_crowded_answers_stay_drawable(cfg, session):
+    dataset = open_dataset(cfg, training=False)
+    detections = detect_all(session, dataset, cfg.replace(min_score=.01, max_boxes=400), progress=False)
+    flat = {i: Detections(d.boxes, np.full_like(d.scores, .9), d.labels) for i, d in detections.items()}
+    fig = review_picture(dataset, flat, columns=1)
+    assert max(len(ax.patches) for ax in fig.axes) <= MOST + max(len(r.labels) for r in dataset.records)
+
+@pytest.mark.parametrize('kind', ['voc', 'txt'])
+def test_other_kinds_of_data(kind, sample_data, tmp_path, capsys):
+    root = sample_data('bccd')
+    flags = dict(dataset='voc', voc_root=str(root))
+    voc = open_dataset(SSDConfig(class_num=4, **flags), training=False)
+    if kind == 'txt':
+        rows = [' '.join([str(r.image), *(','.join(map(str, [*(b[[1, 0, 3, 2]]*([r.width, r.height]*2)).tolist(), c])) for b, c in zip(r.boxes, r.labels))]) for r in voc.records[:9]]
+        (tmp_path/'rows.txt').write_text('\n'.join(rows) + '\n')
+        flags = dict(dataset='txt', anno_path=str(tmp_path/'rows.txt'), classes=voc.classes)
+    cfg = SSDConfig.preset('tiny', class_num=4, device='cpu', num_workers=0, **flags)
+    save(tmp_path/'fresh.safetensors', initial_state(cfg), cfg)
+    main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'out'), '--voc_metric', '--min_score', '.6'])
+    report = json.loads((tmp_path/'out'/'report.json').read_text())
+    assert report['images'] == len(open_dataset(cfg, training=False).records) and 'mAP: ' in capsys.readouterr().out and len(report['voc']) == 3
+    if kind == 'txt':
+        with pytest.raises(SystemExit): main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'both'), '--protocol', 'both'])
+        assert '--protocol standard' in capsys.readouterr().err and not (tmp_path/'both').exists()
+
+def test_both_backends_agree(cfg, session, lively):
+    pytest.importorskip('mindspore')
+    other = make_session('mindspore', cfg, training=False, device='cpu')
+    other.set_state(lively)
+    dataset = open_dataset(cfg, training=False)
+    dataset = replace(dataset, records=dataset.records[:4])
+    a, b = (detect_by(s, dataset, [cfg.replace(min_score=.05)], progress=False)[0] for s in (session, other))
+    assert all(np.abs(a[i].scores - b[i].scores).max(initial=0) < 1e-3 for i in a if len(a[i]) == len(b[i])) and sum(len(a[i]) == len(b[i]) for i in a) >= 3
