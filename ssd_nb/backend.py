@@ -6,10 +6,11 @@
 from __future__ import annotations
 import importlib, os
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Protocol
 import numpy as np
 from .architecture import Parameter, initial_state, parameters
-from .config import SSDConfig, UserError
+from .config import ConfigError, SSDConfig, UserError
 from .loader import Batch
 from .matching import match_and_encode
 
@@ -35,6 +36,14 @@ class Session(Protocol):
 class MissingFramework(UserError, ImportError):
     "The framework of a backend is not installed; the message says how to get it."
 
+def _framework(name: str) -> ModuleType:
+    "The backend's module, imported when it is first asked for."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when the framework is loaded
+    try: return importlib.import_module(f'ssd_nb.backends.{name}')
+    except ModuleNotFoundError as e:
+        if e.name and e.name.startswith('ssd_nb'): raise ConfigError(f'no backend {name!r}; there are torch and mindspore') from e
+        raise MissingFramework(f"the {name} backend needs {e.name}, which is not installed: pip install 'ssd_nb[{name}]'") from e
+
 def make_session(name: str, # 'torch' or 'mindspore'
                  cfg: SSDConfig, # the numbers
                  *,
@@ -42,12 +51,7 @@ def make_session(name: str, # 'torch' or 'mindspore'
                  device: str | None = None, # none takes cfg.device
                 ) -> Session:
     "A session of that framework with the initial weights of `cfg.seed`."
-    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when the framework is loaded
-    try: module = importlib.import_module(f'ssd_nb.backends.{name}')
-    except ModuleNotFoundError as e:
-        if e.name and e.name.startswith('ssd_nb'): raise ValueError(f'no backend {name!r}; there are torch and mindspore') from e
-        raise MissingFramework(f"the {name} backend needs {e.name}, which is not installed: pip install 'ssd_nb[{name}]'") from e
-    return module.make_session(cfg, training=training, device=device or cfg.device)
+    return _framework(name).make_session(cfg, training=training, device=device or cfg.device)
 
 # %% ../nbs/13_backend.ipynb #cell-010
 class StateError(UserError, ValueError):
@@ -243,11 +247,11 @@ def join(name: str, # backend
         ) -> Group:
     "The group that this process was started in; `Alone` where no launcher did."
     if not any(v in os.environ for v in LAUNCHED): return Alone()
-    return importlib.import_module(f'ssd_nb.backends.{name}').join(device) or Alone()
+    return _framework(name).join(device) or Alone()
 
 def launcher(name: str, # backend
              count: int, # processes
              module: str, # that each shall run
             ) -> list[str]: # to which the module's own arguments are added
     "The command that starts a group on this machine."
-    return importlib.import_module(f'ssd_nb.backends.{name}').launcher(count, module)
+    return _framework(name).launcher(count, module)

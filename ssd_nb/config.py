@@ -434,10 +434,10 @@ def replacing(path: str | Path, # file to be written
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f'.{path.name}.', suffix='.tmp', dir=path.parent)
-    os.fchmod(handle, 0o644) # mkstemp makes files that only their owner can read
     os.close(handle)
     try:
         yield Path(name)
         with open(name, 'rb+') as f: os.fsync(f.fileno())
+        os.chmod(name, 0o644) # mkstemp makes files that only their owner can read
         os.replace(name, path)
     finally: Path(name).unlink(missing_ok=True)

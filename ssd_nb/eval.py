@@ -42,6 +42,7 @@ def predictions(session: Session, # a network
             yield batch, *session.predict(batch.images)
             bar.update(len(batch.images))
 
+# %% ../nbs/20_eval.ipynb #cell-010
 def detect_by(session: Session, # a network
               dataset: Dataset, # images to look at
               cfgs: Sequence[SSDConfig], # protocols and thresholds; batches are those of the first
@@ -56,6 +57,7 @@ def detect_by(session: Session, # a network
     parts = [pickle.loads(p) for p in group.gather(pickle.dumps(found))]
     return [{r.image_id: parts[k % group.world][n][r.image_id] for k, r in enumerate(dataset.records)} for n in range(len(cfgs))]
 
+# %% ../nbs/20_eval.ipynb #cell-011
 def detect_all(session: Session, # a network
                dataset: Dataset, # images to look at
                cfg: SSDConfig, # batch size, thresholds, protocol
@@ -65,10 +67,11 @@ def detect_all(session: Session, # a network
     "Detections in every image of a data set."
     return detect_by(session, dataset, [cfg], progress, group)[0]
 
-# %% ../nbs/20_eval.ipynb #cell-017
+# %% ../nbs/20_eval.ipynb #cell-019
 LOOK = .33 # detections with lower scores are not drawn and not counted as mistakes
 MOST = 20 # detections drawn in an image; an untrained network has hundreds
 
+# %% ../nbs/20_eval.ipynb #cell-020
 def confident(found: Detections, # of an image, the highest score first
               min_score: float = LOOK, # lower scores are left out
               most: int | None = None, # no more than this many
@@ -76,6 +79,7 @@ def confident(found: Detections, # of an image, the highest score first
     "The detections worth looking at."
     return Detections(*(getattr(found, f.name)[found.scores >= min_score][:most] for f in fields(found)))
 
+# %% ../nbs/20_eval.ipynb #cell-021
 def detections_picture(dataset: Dataset, # where the images are
                        detections: Mapping[int, Detections], # by image id
                        count: int = 8, # images, spread evenly over the data set
@@ -88,7 +92,7 @@ def detections_picture(dataset: Dataset, # where the images are
     return show_grid([load_image(r.image) for r in chosen], *([getattr(d, part) for d in shown] for part in ('boxes', 'labels', 'scores')),
                      names=dataset.classes, columns=columns, side=3.2)
 
-# %% ../nbs/20_eval.ipynb #cell-020
+# %% ../nbs/20_eval.ipynb #cell-024
 def curves_picture(report: Report, # of `evaluate`
                   ) -> Picture:
     "Precision over recall: the mean at three IoUs, and up to six classes at IoU 0.5, of more the best and the worst."
@@ -102,7 +106,7 @@ def curves_picture(report: Report, # of `evaluate`
     left.set(xlim=(0, 1.01), ylim=(0, 1.03)); right.set(xlim=(0, 1.01))
     return fig
 
-# %% ../nbs/20_eval.ipynb #cell-023
+# %% ../nbs/20_eval.ipynb #cell-027
 def kinds_by_image(dataset: Dataset, # its ground truth is read
                    detections: Mapping[int, Detections], # by image id
                    min_score: float = LOOK, # detections with lower scores do not count
@@ -111,14 +115,16 @@ def kinds_by_image(dataset: Dataset, # its ground truth is read
     truth = objects_by_image(dataset)
     return [error_kinds(confident(detections[r.image_id], min_score), truth[r.image_id]) for r in dataset.records]
 
+# %% ../nbs/20_eval.ipynb #cell-028
 def count_kinds(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
                ) -> dict[str, np.ndarray]: # kind: [images] how many
     "How many of each kind every image has: missed objects, and detections of all other kinds."
     return {kind: np.array([int(((k.objects if kind == 'missed' else k.detections) == kind).sum()) for k in kinds]) for kind in KIND_COLOURS}
 
-# %% ../nbs/20_eval.ipynb #cell-026
+# %% ../nbs/20_eval.ipynb #cell-031
 MISTAKES = ('missed', 'wrong class', 'badly placed', 'invented')
 
+# %% ../nbs/20_eval.ipynb #cell-032
 def rank_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
                ) -> dict[str, list[int]]: # best, worst and the kinds of `MISTAKES`: places in `kinds`, the most telling first
     "Images by score and by kind of mistake; of equal images the earlier comes first."
@@ -126,13 +132,14 @@ def rank_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
     def by(*keys): return np.lexsort(keys[::-1]).tolist() # the first key decides
     return dict(best=by(-f1, -objects), worst=by(f1, -objects)) | {m: [i for i in by(-counts[m]) if counts[m][i]] for m in MISTAKES}
 
-# %% ../nbs/20_eval.ipynb #cell-028
+# %% ../nbs/20_eval.ipynb #cell-034
 def _legend(fig: Picture) -> None:
     "What the colours say, at the foot of the picture."
     names = [Patch(facecolor='none' if kind == 'missed' else colour, edgecolor='#555555', linestyle='--' if kind == 'missed' else '-', label=kind)
              for kind, colour in KIND_COLOURS.items()]
     fig.legend(handles=names, loc='lower center', ncols=len(names) if fig.get_figwidth() > 6.5 else 4, frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.4, borderaxespad=.3)
 
+# %% ../nbs/20_eval.ipynb #cell-035
 def review_picture(dataset: Dataset, # where the images are
                    detections: Mapping[int, Detections], # by image id
                    columns: int = 4, # images of each sort
@@ -157,7 +164,7 @@ def review_picture(dataset: Dataset, # where the images are
     _legend(fig)
     return fig
 
-# %% ../nbs/20_eval.ipynb #cell-031
+# %% ../nbs/20_eval.ipynb #cell-038
 def save_evaluation(folder: Path, # where to
                     report: Report, # the numbers
                     detections: Mapping[int, Detections], # by image id
@@ -170,7 +177,7 @@ def save_evaluation(folder: Path, # where to
     with replacing(folder/'report.json') as f: f.write_text(json.dumps(numbers, indent=1))
     save_figure(detections_picture(dataset, detections), folder/'detections.png')
 
-# %% ../nbs/20_eval.ipynb #cell-034
+# %% ../nbs/20_eval.ipynb #cell-041
 def next_folder(stem: str | Path, # e.g. runs/shapes
                ) -> Path: # e.g. runs/shapes-002, newly made
     "Make the next free numbered folder."
@@ -182,7 +189,7 @@ def next_folder(stem: str | Path, # e.g. runs/shapes
         return folder
     raise ConfigError(f'{stem}-001 to {stem.name}-999 all exist; give --output_dir')
 
-# %% ../nbs/20_eval.ipynb #cell-037
+# %% ../nbs/20_eval.ipynb #cell-044
 def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
              ) -> str: # a heading, one line for each class and the mean
     "VOC's average precisions as text."
@@ -190,16 +197,18 @@ def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
     rows, width = {**scores, 'mean': tuple(np.mean(list(scores.values()), 0))}, max(map(len, ('VOC AP50', *scores)))
     return '\n'.join([f'{"VOC AP50":{width}} 11-point    area'] + [f'{name:{width}} {eleven:8.3f} {area:7.3f}' for name, (eleven, area) in rows.items()])
 
-# %% ../nbs/20_eval.ipynb #cell-040
+# %% ../nbs/20_eval.ipynb #cell-047
 QUIRKS = {'images without objects or with crowds left out': 'every_image', 'scores above 0.1 only': 'min_score', '100 boxes a class, not an image': 'per_class_limit',
           'NMS with areas a pixel larger': 'nms_offset', 'scored over all categories': 'all_categories', 'VOC corners moved, difficult objects count': 'voc_published'}
 
+# %% ../nbs/20_eval.ipynb #cell-048
 def with_rules(cfg: SSDConfig, # the numbers
                rules: Rules, # the decisions
               ) -> SSDConfig:
     "A configuration whose rules are those of no protocol."
     return type('SSDConfig', (SSDConfig,), dict(rules=rules))(**{f.name: getattr(cfg, f.name) for f in fields(cfg)})
 
+# %% ../nbs/20_eval.ipynb #cell-049
 def variants(cfg: SSDConfig, # the numbers
              both: bool, # judge by both protocols, not only by cfg.protocol
              quirks: bool, # and by each rule of the reference alone
@@ -211,7 +220,7 @@ def variants(cfg: SSDConfig, # the numbers
     alone = {what: with_rules(cfg, replace(ends['standard'].rules, **{rule: getattr(RULES['reference'], rule)})) for what, rule in chosen}
     return dict(standard=ends['standard'], **alone, reference=ends['reference'])
 
-# %% ../nbs/20_eval.ipynb #cell-043
+# %% ../nbs/20_eval.ipynb #cell-052
 @dataclass(frozen=True)
 class Evaluation:
     "What came out by one configuration."
@@ -220,6 +229,7 @@ class Evaluation:
     detections: dict[int, Detections] # by image id
     report: Report
 
+# %% ../nbs/20_eval.ipynb #cell-053
 def evaluate_by(session: Session, # a network
                 cfgs: Mapping[str, SSDConfig], # of `variants`
                 datasets: Mapping[str, Dataset], # for each of them; the images are the same
@@ -230,6 +240,7 @@ def evaluate_by(session: Session, # a network
     found = detect_by(session, next(iter(datasets.values())), list(cfgs.values()), progress, group)
     return {name: Evaluation(cfg, datasets[name], d, evaluate(d, datasets[name], cfg.rules)) for (name, cfg), d in zip(cfgs.items(), found)}
 
+# %% ../nbs/20_eval.ipynb #cell-054
 def comparison(results: Mapping[str, Evaluation], # the first is what the others are compared with
               ) -> str: # a heading and one line each
     "Several evaluations side by side as text."
@@ -240,7 +251,7 @@ def comparison(results: Mapping[str, Evaluation], # the first is what the others
         lines.append(f'{name:{width}} {s["AP"]:7.4f} {s["AP"] - base.mAP:+8.4f} {s["AP50"]:6.3f} {s["AP75"]:6.3f} {s["AR100"]:6.3f} {e.report.images:7d} {boxes:7d}')
     return '\n'.join(lines)
 
-# %% ../nbs/20_eval.ipynb #cell-048
+# %% ../nbs/20_eval.ipynb #cell-059
 def find_checkpoint(path: str | Path, # a file, or a run folder
                    ) -> Path:
     "The checkpoint meant by a flag: the file itself, or the last one of a run."
@@ -249,6 +260,7 @@ def find_checkpoint(path: str | Path, # a file, or a run folder
     if not found.exists(): raise CheckpointError(f'{found}: no such checkpoint')
     return found
 
+# %% ../nbs/20_eval.ipynb #cell-060
 def keep(folder: Path, # where to
          result: Evaluation, # what came out
          voc_metric: bool, # measure as VOC does, too
@@ -264,7 +276,7 @@ def keep(folder: Path, # where to
     kinds = f'at scores of {LOOK} or more: ' + ', '.join(f'{n.sum()} {kind}' for kind, n in counts.items())
     return '\n\n'.join([format_report(report), class_table(report), *([voc_table(voc)] if voc_metric else []), kinds])
 
-# %% ../nbs/20_eval.ipynb #cell-051
+# %% ../nbs/20_eval.ipynb #cell-063
 def run_eval(cfg: SSDConfig, # the configuration with all flags
              checkpoint: Path, # file
              state: dict[str, np.ndarray], # from it
@@ -289,6 +301,7 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
     print(f'\npredictions.json, report.json and pictures are in {folder}')
     return results
 
+# %% ../nbs/20_eval.ipynb #cell-064
 def eval_parser() -> Parser:
     "All flags of the configuration, and those of evaluation alone."
     parser = make_parser('python -m ssd_nb.eval', 'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
@@ -298,7 +311,7 @@ def eval_parser() -> Parser:
     group.add_argument('--voc_metric', action='store_true', help='also AP50 as Pascal VOC measures it: 11-point and area')
     return parser
 
-# %% ../nbs/20_eval.ipynb #cell-052
+# %% ../nbs/20_eval.ipynb #cell-065
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.eval`."
@@ -311,5 +324,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         state, trained, _ = load(checkpoint)
         run_eval(config_from_args(args, trained.replace(output_dir='')), checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
 
-# %% ../nbs/20_eval.ipynb #cell-057
+# %% ../nbs/20_eval.ipynb #cell-070
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

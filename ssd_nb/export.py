@@ -4,7 +4,7 @@
 
 # %% ../nbs/23b_export.ipynb #cell-002
 from __future__ import annotations
-import argparse
+import argparse, importlib
 from pathlib import Path
 from typing import Callable, NamedTuple, Sequence
 import numpy as np
@@ -34,7 +34,6 @@ def answers(session: Session, # a network
 # %% ../nbs/23b_export.ipynb #cell-010
 def _need(name: str) -> object:
     "A package of the `export` extra, or a sentence that says how to get it."
-    import importlib
     try: return importlib.import_module(name)
     except ModuleNotFoundError as e: raise UserError(f"export needs {name}, which is not installed: pip install 'ssd_nb[export]'") from e
 

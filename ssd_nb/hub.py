@@ -29,18 +29,22 @@ def network(backend: str, # 'torch' or 'mindspore'
     if state: session.set_state(for_inference(state))
     return session.net
 
+# %% ../nbs/23_hub.ipynb #cell-006
 def ssd300_mobilenet_v2(checkpoint: str | Path | None = None, **changes: Any) -> Any:
     "The reference model as a torch module, see `network`."
     return network('torch', 'ssd300_mobilenet_v2', checkpoint, **changes)
 
+# %% ../nbs/23_hub.ipynb #cell-007
 def tiny(checkpoint: str | Path | None = None, **changes: Any) -> Any:
     "The small model of the demonstration as a torch module, see `network`."
     return network('torch', 'tiny', checkpoint, **changes)
 
+# %% ../nbs/23_hub.ipynb #cell-008
 def detector(checkpoint: str | Path, **changes: Any) -> Detector:
     "A detector for files, pictures and arrays, see `predict.detect`."
     return load_detector(checkpoint, **changes)
 
+# %% ../nbs/23_hub.ipynb #cell-009
 def create_network(name: str, # ssd300_mobilenet_v2 or tiny
                    *args: Any, # a checkpoint
                    **kwargs: Any, # configuration fields

@@ -31,6 +31,7 @@ __all__ = ['AnyImage', 'COCO_CLASSES', 'COCO_IDS', 'pixels', 'square', 'names_an
 # %% ../nbs/22_predict.ipynb #cell-005
 AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint8 pixels
 
+# %% ../nbs/22_predict.ipynb #cell-006
 def pixels(image: AnyImage, # of any size
           ) -> np.ndarray: # [H, W, 3] uint8 RGB
     "The pixels of an image as a viewer shows them. Raises `DataError` for a file that is no image, ValueError for an array that is none."
@@ -41,6 +42,7 @@ def pixels(image: AnyImage, # of any size
         raise ValueError(f'an image is a uint8 array [H, W, 3], [H, W] or [H, W, 4], not {image.dtype} {list(image.shape)}')
     return image if image.shape[2:] == (3,) else pixels_of(Image.fromarray(image))
 
+# %% ../nbs/22_predict.ipynb #cell-007
 def square(image: AnyImage, # of any size
            size: int, # side of the square
           ) -> tuple[np.ndarray, tuple[int, int]]: # [size, size, 3] uint8 RGB; height and width of the image
@@ -50,7 +52,7 @@ def square(image: AnyImage, # of any size
     except Exception: shape = load_image(Path(image)).shape[:2] # its message says what is wrong with the file
     return load_square(Path(image), size, shape), shape
 
-# %% ../nbs/22_predict.ipynb #cell-013
+# %% ../nbs/22_predict.ipynb #cell-015
 COCO_CLASSES = tuple("""person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog,
     horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
     skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
@@ -58,6 +60,7 @@ COCO_CLASSES = tuple("""person, bicycle, car, motorcycle, airplane, bus, train, 
     scissors, teddy bear, hair drier, toothbrush""".replace('\n', ' ').replace('    ', '').split(', '))
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
+# %% ../nbs/22_predict.ipynb #cell-016
 def names_and_ids(cfg: SSDConfig, # classes, class_num
                   meta: dict, # what the checkpoint remembers; category_ids if it does
                  ) -> tuple[tuple[str, ...], tuple[int, ...]]: # of label 1, 2, ...: class names, ids in files
@@ -65,7 +68,7 @@ def names_and_ids(cfg: SSDConfig, # classes, class_num
     names = cfg.classes or (COCO_CLASSES if cfg.class_num == 81 else tuple(f'class {k}' for k in range(1, cfg.class_num)))
     return names, tuple(meta.get('category_ids') or (COCO_IDS if names == COCO_CLASSES else range(1, cfg.class_num)))
 
-# %% ../nbs/22_predict.ipynb #cell-016
+# %% ../nbs/22_predict.ipynb #cell-019
 @dataclass(frozen=True)
 class Detector:
     "A network that is ready to look at images."
@@ -74,6 +77,7 @@ class Detector:
     names: tuple[str, ...] # label 1 is names[0]
     category_ids: tuple[int, ...] # of label 1, 2, ... in files
 
+# %% ../nbs/22_predict.ipynb #cell-020
 def make_detector(state: dict[str, np.ndarray], # of a checkpoint
                   cfg: SSDConfig, # with the thresholds wanted
                   meta: dict, # what the checkpoint remembers
@@ -83,6 +87,7 @@ def make_detector(state: dict[str, np.ndarray], # of a checkpoint
     session.set_state(for_inference(state))
     return Detector(session, cfg, *names_and_ids(cfg, meta))
 
+# %% ../nbs/22_predict.ipynb #cell-021
 def load_detector(checkpoint: str | Path, # a file, or a run folder
                   **changes: Any, # configuration fields, e.g. min_score=.5, device='cuda'
                  ) -> Detector:
@@ -90,7 +95,7 @@ def load_detector(checkpoint: str | Path, # a file, or a run folder
     state, cfg, meta = load(find_checkpoint(checkpoint))
     return make_detector(state, make_config({'min_score': LOOK, **changes}, cfg), meta)
 
-# %% ../nbs/22_predict.ipynb #cell-017
+# %% ../nbs/22_predict.ipynb #cell-022
 def detect(images: AnyImage | Sequence[AnyImage], # of any sizes; one, or many
            detector: Detector | str | Path, # of `load_detector`, or a checkpoint
           ) -> list[Detections]: # one for each image, boxes in its own pixels, the highest score first
@@ -103,7 +108,7 @@ def detect(images: AnyImage | Sequence[AnyImage], # of any sizes; one, or many
         found += postprocess(*detector.session.predict(np.stack(squares)), np.array(sizes), cfg)
     return found
 
-# %% ../nbs/22_predict.ipynb #cell-022
+# %% ../nbs/22_predict.ipynb #cell-027
 def detections_of(image: AnyImage, # of any size
                   found: Detections, # of `detect`
                   names: Sequence[str], # label 1 is names[0]
@@ -112,7 +117,7 @@ def detections_of(image: AnyImage, # of any size
     shown = pixels(image)
     return show_image(shown, found.boxes, found.labels, found.scores, names, side=min(max(*shown.shape[:2], 480), 1600)/100)
 
-# %% ../nbs/22_predict.ipynb #cell-025
+# %% ../nbs/22_predict.ipynb #cell-030
 def find_images(names: Sequence[str], # files, folders and patterns
                ) -> list[Path]: # each once
     "The files that are meant. Raises `UserError` naming what does not exist."
@@ -124,6 +129,7 @@ def find_images(names: Sequence[str], # files, folders and patterns
         out += found
     return list(dict.fromkeys(out))
 
+# %% ../nbs/22_predict.ipynb #cell-031
 def number_images(paths: Sequence[Path], # each once
                  ) -> dict[Path, int]:
     "Image ids for files: the file names where they are numbers, as in COCO; else made from the paths, always the same."
@@ -132,12 +138,13 @@ def number_images(paths: Sequence[Path], # each once
     ids = stable_ids([str(p) for p in paths])
     return {p: ids[str(p)] for p in paths}
 
-# %% ../nbs/22_predict.ipynb #cell-028
+# %% ../nbs/22_predict.ipynb #cell-034
 def _try_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]] | DataError:
     "As `square`; the error instead of raising it."
     try: return square(path, size)
     except DataError as e: return e
 
+# %% ../nbs/22_predict.ipynb #cell-035
 def detect_files(paths: Sequence[Path], # files, images or not
                  detector: Detector, # the network
                 ) -> Iterator[tuple[Path, Detections | DataError]]: # what was found, or why the file cannot be read
@@ -150,17 +157,19 @@ def detect_files(paths: Sequence[Path], # files, images or not
             found = iter(postprocess(*detector.session.predict(np.stack([g[0] for g in good])), np.array([g[1] for g in good]), cfg) if good else [])
             for path, s in part: yield path, s if isinstance(s, DataError) else next(found)
 
-# %% ../nbs/22_predict.ipynb #cell-031
+# %% ../nbs/22_predict.ipynb #cell-038
 def _rows(path: Path, image_id: int, found: Detections, detector: Detector) -> list[dict]:
     "Rows of predictions.json."
     rows = to_coco_results({image_id: found}, detector.category_ids)
     return [row | dict(file_name=path.name, category=detector.names[label - 1]) for row, label in zip(rows, found.labels)]
 
+# %% ../nbs/22_predict.ipynb #cell-039
 def _summary(found: Detections, names: Sequence[str]) -> str:
     "What was found, in words: '2 car, 1 tree'."
     counts = Counter(names[label - 1] for label in found.labels)
     return ', '.join(f'{n} {name}' for name, n in counts.most_common()) or 'nothing'
 
+# %% ../nbs/22_predict.ipynb #cell-040
 def _pictures(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     "Where each file's picture goes; UserError if that is one of the files."
     seen, out = Counter(), {}
@@ -171,7 +180,7 @@ def _pictures(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     if clash: raise UserError(f'output_dir: the picture would replace {sorted(clash)[0]} itself; choose another folder')
     return out
 
-# %% ../nbs/22_predict.ipynb #cell-032
+# %% ../nbs/22_predict.ipynb #cell-041
 def predict(paths: Sequence[Path], # files, images or not
             detector: Detector, # the network
             folder: Path, # where to; made if missing
@@ -191,7 +200,7 @@ def predict(paths: Sequence[Path], # files, images or not
     print(f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}; pictures and predictions.json are in {folder}')
     return rows
 
-# %% ../nbs/22_predict.ipynb #cell-035
+# %% ../nbs/22_predict.ipynb #cell-044
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.predict`."
@@ -206,5 +215,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         detector = make_detector(state, config_from_args(args, trained.replace(output_dir='', min_score=LOOK)), meta)
         predict(paths, detector, Path(detector.cfg.output_dir) if detector.cfg.output_dir else next_folder(Path('runs')/'predict'))
 
-# %% ../nbs/22_predict.ipynb #cell-039
+# %% ../nbs/22_predict.ipynb #cell-048
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

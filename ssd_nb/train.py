@@ -19,7 +19,8 @@ from .architecture import initial_state, parameters
 from .backend import LAUNCHED, MOMENTUM, SCALER, Alone, Group, Session, for_inference, join, launcher, make_session
 from .coco_eval import evaluate, format_report
 from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, plain_errors, read_yaml, replacing, to_yaml
-from .datasets import Dataset, open_dataset
+from . import records
+from .datasets import Dataset
 from .devices import detect_together
 from .eval import next_folder, save_evaluation
 from .events import EventFile
@@ -417,8 +418,8 @@ def open_data(cfg: SSDConfig, # which data set
     "The data sets of a run; the toy scenes are drawn if they are not there yet."
     if cfg.dataset == 'shapes' and group.rank == 0: ensure(cfg.coco_root)
     group.largest(0) # wait for rank 0
-    learn = open_dataset(cfg, training=True)
-    return cfg.replace(classes=learn.classes, device_num=group.world), learn, open_dataset(cfg, training=False) if cfg.run_eval else None
+    learn = records.open_data(cfg, training=True)
+    return cfg.replace(classes=learn.classes, device_num=group.world), learn, records.open_data(cfg, training=False) if cfg.run_eval else None
 
 # %% ../nbs/21_train.ipynb #cell-062
 def begin(cfg: SSDConfig, # of the run

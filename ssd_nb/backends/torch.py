@@ -35,10 +35,12 @@ class ConvUnit(nn.Module):
         self.act, self.shared = c.act, False # shared: batch norm over all devices
         self.small = c.kernel > c.size_in # on the CPU, gradients of weights that see nothing but padding are left unset in bf16
 
+    def convolve(self, x: Tensor) -> Tensor: return self.conv(F.pad(x, self.pad) if self.pad else x)
+
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]
-        if self.small: x = x.float()
-        with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.small):
-            x = self.conv(F.pad(x, self.pad) if self.pad else x)
+        if self.small and torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False): x = self.convolve(x.float())
+        else: x = self.convolve(x)
         if self.norm is not None: x = shared_norm(x, self.norm) if self.shared and self.training else self.norm(x)
         return F.relu6(x, inplace=True) if self.act else x
 
