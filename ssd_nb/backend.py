@@ -6,6 +6,7 @@
 from __future__ import annotations
 import importlib, os
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 import numpy as np
@@ -31,6 +32,8 @@ class Session(Protocol):
         "Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `scaler`: float32 under canonical names, weights OIHW."
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         "Take over a state; momentum that is absent starts at 0, averages at the weights. Raises `StateError` naming all that does not fit."
+    def export(self, path: str | Path, decoded: bool = False) -> None:
+        "Write the network in the framework's format for sharing; decoded: with boxes and scores as answers, see `23b_export`."
 
 # %% ../nbs/13_backend.ipynb #cell-007
 class MissingFramework(UserError, ImportError):

@@ -37,12 +37,14 @@ def _need(name: str) -> object:
     try: return importlib.import_module(name)
     except ModuleNotFoundError as e: raise UserError(f"export needs {name}, which is not installed: pip install 'ssd_nb[export]'") from e
 
+# %% ../nbs/23b_export.ipynb #cell-011
 def run_onnx(path: str | Path, # an exported file
              images: np.ndarray, # [B, S, S, 3] uint8 RGB
             ) -> tuple[np.ndarray, np.ndarray]: # its two answers
     "What an ONNX file says about images."
     return tuple(_need('onnxruntime').InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'images': images}))
 
+# %% ../nbs/23b_export.ipynb #cell-012
 def run_mindir(path: str | Path, # an exported file
                images: np.ndarray, # [B, S, S, 3] uint8 RGB
               ) -> tuple[np.ndarray, np.ndarray]: # its two answers
@@ -53,17 +55,20 @@ def run_mindir(path: str | Path, # an exported file
 RUNNERS: dict[str, Callable] = dict(onnx=run_onnx, mindir=run_mindir)
 BACKENDS = dict(onnx='torch', mindir='mindspore') # which backend writes the format
 
-# %% ../nbs/23b_export.ipynb #cell-012
+# %% ../nbs/23b_export.ipynb #cell-014
 LIMIT = 1e-4 # largest relative difference of an exported file from its session
 
+# %% ../nbs/23b_export.ipynb #cell-015
 class Gap(NamedTuple):
     "How far answers are apart."
     absolute: float # largest difference
     relative: float # largest difference over the largest answer, or over 1 if that is smaller
 
+# %% ../nbs/23b_export.ipynb #cell-016
 class ExportError(UserError, RuntimeError):
     "A file that does not answer as the network does."
 
+# %% ../nbs/23b_export.ipynb #cell-017
 def check_images(size: int, # side of the network's input
                  count: int, # images
                 ) -> np.ndarray: # [count, size, size, 3] uint8
@@ -71,6 +76,7 @@ def check_images(size: int, # side of the network's input
     rng = np.random.default_rng(0)
     return np.stack([rng.integers(0, 256, (size, size, 3), np.uint8) if k % 2 else resize(draw_scene(rng)[0], size) for k in range(count)])
 
+# %% ../nbs/23b_export.ipynb #cell-018
 def gap_between(mine: Sequence[np.ndarray], # one or more answers
                 theirs: Sequence[np.ndarray], # what they should be
                ) -> Gap: # infinite if shapes differ
@@ -79,6 +85,7 @@ def gap_between(mine: Sequence[np.ndarray], # one or more answers
     each = [(float(np.abs(a - b).max()), max(1., float(np.abs(b).max()))) for a, b in zip(mine, theirs)]
     return Gap(max(d for d, _ in each), max(d/largest for d, largest in each))
 
+# %% ../nbs/23b_export.ipynb #cell-019
 def differences(session: Session, # that made the file
                 path: Path, # the file
                 cfg: SSDConfig, # its numbers
@@ -89,7 +96,7 @@ def differences(session: Session, # that made the file
     images = check_images(cfg.image_size, 8)
     return {n: gap_between(RUNNERS[format](path, images[:n]), answers(session, images[:n], cfg, decoded)) for n in (1, 8)}
 
-# %% ../nbs/23b_export.ipynb #cell-015
+# %% ../nbs/23b_export.ipynb #cell-022
 def describe(path: Path, # an ONNX file; changed in place
              cfg: SSDConfig, # its numbers
              decoded: bool, # which answers it gives
@@ -104,6 +111,7 @@ def describe(path: Path, # an ONNX file; changed in place
     onnx.helper.set_model_props(model, dict(inputs=f'images uint8 [batch, {size}, {size}, 3] RGB, the whole image stretched to a square', outputs=outputs, names='\n'.join(cfg.classes)))
     onnx.save(model, str(path))
 
+# %% ../nbs/23b_export.ipynb #cell-023
 def export(session: Session, # whose network is written
            cfg: SSDConfig, # its numbers
            path: str | Path, # file to write
@@ -119,7 +127,7 @@ def export(session: Session, # whose network is written
         if not worst.relative <= LIMIT: raise ExportError(f'{path}: not written, since its answers differ from the network\'s by {worst.absolute:.1e}')
     return gaps
 
-# %% ../nbs/23b_export.ipynb #cell-024
+# %% ../nbs/23b_export.ipynb #cell-032
 def make_export_parser() -> Parser:
     "The flags of the command."
     p = Parser(prog='python -m ssd_nb.export', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -133,6 +141,7 @@ def make_export_parser() -> Parser:
     p.add_argument('--output', metavar='FILE', help='file to write; else beside the checkpoint, with the name of the format')
     return p
 
+# %% ../nbs/23b_export.ipynb #cell-033
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.export`."
@@ -148,5 +157,5 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
               + ', '.join(f'{gap.absolute:.1e} at batch {count}' for count, gap in gaps.items())
               + f'; at most {max(gap.relative for gap in gaps.values()):.1e} of the largest answer')
 
-# %% ../nbs/23b_export.ipynb #cell-030
+# %% ../nbs/23b_export.ipynb #cell-039
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__
