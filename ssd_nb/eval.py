@@ -17,9 +17,10 @@ from .checkpoint import CheckpointError, load
 from .coco_eval import (KIND_COLOURS, ErrorKinds, Report, class_table, error_kinds, evaluate, format_report, objects_by_image, pr_curve,
                               show_errors, to_coco_results, voc_scores)
 from .config import RULES, ConfigError, Parser, Rules, SSDConfig, config_from_args, make_parser, plain_errors, replacing
-from .datasets import Dataset, open_dataset
+from .datasets import Dataset
 from .loader import EvalBatch, Loader
 from .postprocess import Detections, postprocess
+from .records import open_data
 from .visualize import Picture, panels, plot_lines, save_figure, show_grid
 
 # %% auto #0
@@ -287,7 +288,7 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
             ) -> dict[str, Evaluation]: # by protocol or rule
     "Evaluate a state on the data set of `cfg`, write the files and print the numbers."
     cfgs = variants(cfg, both, quirks)
-    datasets = {name: open_dataset(c, training=False) for name, c in cfgs.items()}
+    datasets = {name: open_data(c, training=False) for name, c in cfgs.items()}
     group = join(cfg.backend, cfg.device)
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))

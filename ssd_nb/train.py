@@ -136,6 +136,7 @@ class Run:
     recent: deque = field(default_factory=lambda: deque(maxlen=PATIENCE)) # the latest steps with their image ids
     metrics: Metrics | None = None
     events: EventFile | None = None
+    category_ids: tuple[int, ...] = () # of the data set's classes, for whoever predicts with a checkpoint
 
     @property
     def writes(self) -> bool: return self.group.rank == 0
@@ -194,7 +195,8 @@ def save(run: Run, # its folder and numbers
     if not run.writes: return
     run.settle()
     run.metrics.write(run.steps)
-    about = {**asdict(place), 'rows': len(run.steps), 'best': run.best, 'epoch': place.epoch + (place.start == place.per_epoch)}
+    about = {**asdict(place), 'rows': len(run.steps), 'best': run.best, 'category_ids': list(run.category_ids),
+             'epoch': place.epoch + (place.start == place.per_epoch)}
     checkpoint.save(run.folder/name, session.get_state(), run.cfg, **about)
 
 # %% ../nbs/21_train.ipynb #cell-033
@@ -466,6 +468,7 @@ def train(cfg: SSDConfig, # all numbers
             cfg, learn, judge = open_data(cfg, group)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
             run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
+            run.category_ids = learn.category_ids
         stack.enter_context(last_words(run))
         run.say(f'{len(learn.records)} images, {len(loader)} steps an epoch, {cfg.epoch_size} epochs, batch size {cfg.batch_size}'
                 f'{f" on each of {group.world} devices" if group.world > 1 else ""}; results in {run.folder}')
