@@ -320,7 +320,7 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         extra_channels=(128, 96, 64), extra_ratios=(.25, .5, .5), steps=(8, 16, 32, 64, 128),
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,3)), first_scale=.14, min_scale=.22, max_scale=.75,
         dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val', crop_sides=(.5, 1.),
-        epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=16, eval_interval=16,
+        epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=4, eval_interval=4,
         save_checkpoint_epochs=8, log_steps=0))
 
 def preset(name: str, # a key of `PRESETS`

@@ -69,7 +69,7 @@ def detect_all(session: Session, # a network
     return detect_by(session, dataset, [cfg], progress, group)[0]
 
 # %% ../nbs/20_eval.ipynb #cell-019
-LOOK = .33 # detections with lower scores are not drawn and not counted as mistakes
+LOOK = .5 # detections with lower scores are not drawn and not counted as mistakes
 MOST = 20 # detections drawn in an image; an untrained network has hundreds
 
 # %% ../nbs/20_eval.ipynb #cell-020
