@@ -22,7 +22,7 @@ train: .venv/installed-$(BACKEND) ## draw the toy scenes, train on them in minut
 test: .venv/installed-test ## run all notebooks and all tests
 	$(BIN)/python -m pytest --quiet tests/test_project.py
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest --quiet --durations=10 tests
+	$(ONE) $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --durations=10 tests
 
 readme: .venv/installed-test ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/make_readme.py
