@@ -20,7 +20,6 @@ train: .venv/installed-$(BACKEND) ## draw the toy scenes, train on them in minut
 	$(BIN)/python -m ssd_nb.train --preset tiny --backend $(BACKEND) $(ARGS)
 
 test: .venv/installed-test ## run all notebooks and all tests
-	$(BIN)/python -m pytest --quiet tests/test_project.py
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
 	$(ONE) $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --durations=10 tests
 

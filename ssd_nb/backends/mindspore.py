@@ -17,9 +17,9 @@ from ..default_boxes import default_boxes
 from ..loader import Batch
 
 # %% auto #0
-__all__ = ['DEVICES', 'AVX2', 'available', 'pick_device', 'cap_instruction_set', 'ConvUnit', 'make_parameters', 'RowCell', 'SSD',
-           'focal', 'multibox_loss', 'TrainStep', 'refuse_options', 'MindSporeSession', 'make_session', 'join',
-           'Decoded', 'run_file']
+__all__ = ['DEVICES', 'AVX2', 'momentum_step', 'update', 'available', 'pick_device', 'cap_instruction_set', 'ConvUnit',
+           'make_parameters', 'RowCell', 'SSD', 'focal', 'multibox_loss', 'TrainStep', 'refuse_options',
+           'MindSporeSession', 'make_session', 'join', 'launcher', 'Decoded', 'run_file']
 
 # %% ../../nbs/15_mindspore.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
@@ -130,6 +130,15 @@ def multibox_loss(locs: Tensor, # [B, N, 4] predicted
     return (classes + boxes)/ops.clamp(matched.sum(), min=1)
 
 # %% ../../nbs/15_mindspore.ipynb #cell-025
+momentum_step = ops.ApplyMomentum() # v = momentum*v + g; w -= lr*v
+update = ops.MultitypeFuncGraph('update')
+
+@update.register('Tensor', 'Number', 'Number', 'Number', 'Tensor', 'Tensor', 'Tensor')
+def _update(lr, momentum, unscale, decay, weight, velocity, gradient):
+    gradient = gradient*unscale
+    if decay: gradient = gradient + decay*weight
+    return momentum_step(weight, velocity, lr, gradient, momentum)
+
 class TrainStep(nn.Cell):
     "Forward, gradients and optimiser as one cell."
     def __init__(self, cfg: SSDConfig, tensors: dict[str, Parameter], momenta: dict[str, Parameter]):
@@ -137,10 +146,9 @@ class TrainStep(nn.Cell):
         self.net, self.gamma, self.alpha = SSD(cfg, tensors, training=True), cfg.gamma, cfg.alpha
         self.weights = ms.ParameterTuple([tensors[name] for name in momenta])
         self.momenta = ms.ParameterTuple(momenta.values())
-        self.decays = [cfg.weight_decay*p.decays for p in learnt(cfg)]
+        self.decays = tuple(float(cfg.weight_decay*p.decays) for p in learnt(cfg))
         self.momentum, self.loss_scale, self.unscale = cfg.momentum, cfg.loss_scale, 1/cfg.loss_scale
-        self.gradients = ms.value_and_grad(self.scaled_loss, None, self.weights)
-        self.update = ops.ApplyMomentum() # v = momentum*v + g; w -= lr*v
+        self.gradients, self.each = ms.value_and_grad(self.scaled_loss, None, self.weights), ops.HyperMap()
 
     def scaled_loss(self, images, locs, labels):
         predicted, logits = self.net(images)
@@ -148,12 +156,8 @@ class TrainStep(nn.Cell):
 
     def construct(self, images, locs, labels, lr): # uint8 [B, S, S, 3], float32 [B, N, 4], int32 [B, N], float32 scalar
         loss, grads = self.gradients(images, locs, labels)
-        loss = loss*self.unscale
-        for k in range(len(self.decays)):
-            g = grads[k]*self.unscale
-            if self.decays[k] > 0: g = g + self.decays[k]*self.weights[k]
-            loss = ops.depend(loss, self.update(self.weights[k], self.momenta[k], lr, g, self.momentum))
-        return loss
+        done = self.each(ops.partial(update, lr, self.momentum, self.unscale), self.decays, self.weights, self.momenta, grads)
+        return ops.depend(loss, done)*self.unscale # last: who waits for a loss that is ready early takes the processor from the kernels
 
 # %% ../../nbs/15_mindspore.ipynb #cell-027
 def refuse_options(cfg: SSDConfig) -> None:
@@ -208,6 +212,12 @@ def make_session(cfg: SSDConfig, # the numbers
 
 def join(device: str) -> None: # cfg.device
     "No group: this backend trains on one device."
+
+def launcher(count: int, # processes
+             module: str, # that each should run
+            ) -> list[str]:
+    "Raises `ConfigError`: see `join`."
+    raise ConfigError(f'device_num: the mindspore backend trains on one device, not on {count}; leave it out or use --backend torch')
 
 # %% ../../nbs/15_mindspore.ipynb #cell-033
 class Decoded(nn.Cell):
