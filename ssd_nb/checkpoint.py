@@ -32,10 +32,11 @@ def save(path: str | Path, # file to write; *.safetensors
     header = dict(format=FORMAT, config=to_yaml(cfg), meta=json.dumps(meta))
     with replacing(path) as beside: save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, beside, metadata=header)
 
-def load(path: str | Path, # a checkpoint; *.ckpt is one of the reference's
+def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the reference's
         ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, what was remembered
     "Read a checkpoint. Raises `CheckpointError` naming the file and what is wrong with it."
     if Path(path).suffix == '.ckpt': return load_ckpt(path)
+    if Path(path).is_dir(): path = Path(path)/'last.safetensors' # a run folder
     try:
         with safe_open(path, framework='numpy') as f:
             header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}

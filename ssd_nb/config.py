@@ -327,7 +327,7 @@ def preset(name: str, # a key of `PRESETS`
            **overrides: Any, # fields that depart from it
           ) -> SSDConfig:
     "The configuration of that name."
-    if name not in PRESETS: raise ConfigError(f'no preset {name!r}{nearest(name, PRESETS)}; there are {", ".join(PRESETS)}')
+    if name not in PRESETS: raise ConfigError(f'no preset {name!r}; there are {", ".join(PRESETS)}{nearest(name, PRESETS)}')
     return make_config({**PRESETS[name], **overrides})
 
 def make_config(values: dict[str, Any], # field names to values

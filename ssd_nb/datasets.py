@@ -413,7 +413,7 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     "A split of a COCO data set."
     root, split = Path(cfg.coco_root), cfg.train_split if training else cfg.val_split
     if not root.is_dir():
-        hint = f'; `python -m ssd_nb.shapes {root}` draws it' if cfg.dataset == 'shapes' else '; give --coco_root'
+        hint = '; `python -m ssd_nb.shapes data/shapes` draws scenes there; give --preset tiny or --coco_root data/shapes' if cfg.dataset == 'shapes' else '; give --coco_root'
         raise DataError(f'{root}: no such folder{hint}')
     path = _coco_file(root, split)
     return Annotations(read_json(path), root/split, str(path))

@@ -35,7 +35,7 @@ def answers(session: Session, # a network
 def _need(name: str) -> object:
     "A package of the `export` extra, or a sentence that says how to get it."
     try: return importlib.import_module(name)
-    except ModuleNotFoundError as e: raise UserError(f"export needs {name}, which is not installed: pip install 'ssd_nb[export]'") from e
+    except ModuleNotFoundError as e: raise UserError(f"export needs {name}, which is not installed: pip install 'ssd_nb[export]', or pip install -e '.[export]' in a clone") from e
 
 # %% ../nbs/23b_export.ipynb #cell-011
 def run_onnx(path: str | Path, # an exported file
@@ -120,6 +120,7 @@ def export(session: Session, # whose network is written
           ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "Write a network as a file for other programs and compare it. Raises `ExportError` if it does not answer as the session does."
     with replacing(path) as beside:
+        for package in ('onnx', 'onnxruntime') if format == 'onnx' else (): _need(package)
         session.export(beside, decoded)
         if format == 'onnx': describe(beside, cfg, decoded)
         gaps = differences(session, beside, cfg, format, decoded)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 import numpy as np
 from safetensors import SafetensorError
-from tqdm.auto import tqdm
+from tqdm import tqdm
 from . import checkpoint
 from .architecture import initial_state, parameters
 from .backend import LAUNCHED, MOMENTUM, SCALER, Alone, Group, Session, for_inference, join, launcher, make_session
