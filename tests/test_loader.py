@@ -348,7 +348,8 @@ def script(tmp_path, dataset, text):
         record = Record(image, 1, h, w, np.array([[.1, .1, .8, .9]], np.float32), np.array([1], np.int32), np.array([False]), '')
         loader = Loader(Dataset((record,)*8, ('a',), (1,), {{}}), SSDConfig.preset('tiny', batch_size=1), training=True, num_workers=2)
         ''') + textwrap.dedent(text))
-    return subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    return subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)},
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background job ignores it
 
 
 def test_a_plain_script_runs_once_and_ends_by_itself(tmp_path, dataset):
@@ -356,7 +357,7 @@ def test_a_plain_script_runs_once_and_ends_by_itself(tmp_path, dataset):
         print(sum(1 for _ in loader.epoch(0)))
         next(loader.epoch(1)) # and left open
         ''')
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert (out.split(), err, process.returncode) == (['started', '8'], '', 0)
 
 
@@ -371,7 +372,7 @@ def test_workers_do_not_outlive_the_program(tmp_path, dataset, how):
     assert process.stdout.readline() == 'started\n'
     pids = process.stdout.readline().split()
     process.send_signal(how)
-    process.communicate(timeout=30)
+    process.communicate(timeout=180)
     def lives(pid):
         try: return Path(f'/proc/{pid}/stat').read_text().rsplit(')')[-1].split()[0] != 'Z'
         except OSError: return False
@@ -382,4 +383,4 @@ def test_workers_do_not_outlive_the_program(tmp_path, dataset, how):
 
 def test_no_framework_is_imported():
     code = 'import sys, ssd_nb.loader; sys.exit(bool({"torch", "mindspore"} & set(sys.modules)))'
-    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=180).returncode == 0

@@ -8,7 +8,7 @@ from ssd_nb.box_coding import clip_boxes, decode, to_pixels
 from ssd_nb.config import SSDConfig
 from ssd_nb.postprocess import grouped_nms, logit, nms, postprocess, sigmoid
 
-SMALL = dict(class_num=4, aspect_ratios=((), (), (), ()), max_boxes=3) # tiny's maps with one or two boxes a place
+SMALL = dict(class_num=4, aspect_ratios=((),)*5, max_boxes=3) # tiny's maps with one or two boxes a place
 
 def plain_iou(a, b, offset):
     "Overlap of two boxes in plain Python numbers."
