@@ -21,7 +21,7 @@ def box_scales(cfg: SSDConfig) -> np.ndarray: # [maps + 1], shares of the image 
 def box_shapes(cfg: SSDConfig, # the numbers
                k: int, # feature map
               ) -> np.ndarray: # [num_default[k], 2] height and width
-    "Shapes of the default boxes at every position of feature map `k`, in order (reference.md: square, ratios, larger square)."
+    "Shapes of the default boxes at every position of feature map `k`, in the reference's order: square, ratios, larger square."
     s, following = box_scales(cfg)[k:k + 2]
     shapes = [(cfg.first_scale, cfg.first_scale) if k == 0 else (s, s)]
     for r in cfg.aspect_ratios[k]:
