@@ -4,22 +4,26 @@
 
 # %% ../../nbs/15_mindspore.ipynb #cell-002
 from __future__ import annotations
-import ctypes, os, tempfile
+import ctypes, os, sys, tempfile
 from pathlib import Path
+from typing import Any, Sequence
 os.environ.setdefault('GLOG_v', '3') # MindSpore's log: errors only, unless the user wants more; it is read when mindspore is imported
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
+from mindspore.communication import GlobalComm, get_group_size, get_rank, init
+from .. import architecture
 from ..architecture import Conv, Row, initial_state, parameters, rows
-from ..backend import MOMENTUM, check_state, for_inference, frozen, learnt
+from ..backend import EMA, MOMENTUM, SCALER, DeviceLost, check_state, for_inference, frozen, learnt, moving
 from ..config import ConfigError, SSDConfig
 from ..default_boxes import default_boxes
 from ..loader import Batch
 
 # %% auto #0
-__all__ = ['DEVICES', 'AVX2', 'momentum_step', 'update', 'available', 'pick_device', 'cap_instruction_set', 'ConvUnit',
-           'make_parameters', 'RowCell', 'SSD', 'focal', 'multibox_loss', 'TrainStep', 'refuse_options',
-           'MindSporeSession', 'make_session', 'join', 'launcher', 'Decoded', 'run_file']
+__all__ = ['DEVICES', 'AVX2', 'HALF', 'momentum_step', 'assign', 'available', 'pick_device', 'cap_instruction_set', 'Half',
+           'devices', 'SharedNorm', 'make_norm', 'ConvUnit', 'parameter', 'make_parameters', 'RowCell', 'SSD', 'focal',
+           'multibox_loss', 'flat', 'cut', 'learn', 'forget', 'TrainStep', 'joined', 'parted', 'MindSporeSession',
+           'make_session', 'Group', 'join', 'launcher', 'Decoded', 'run_file']
 
 # %% ../../nbs/15_mindspore.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
@@ -35,6 +39,7 @@ def pick_device(name: str, # auto, CPU, GPU, Ascend, Ascend:1 ...
     target = next(t for t in ('Ascend', 'GPU', 'CPU') if available(t)) if kind == 'auto' else DEVICES.get(kind.lower())
     if target is None or not available(target) or (number and not number.isdigit()):
         raise ConfigError(f'device: {name!r} is not available to MindSpore here; try auto or CPU')
+    if GlobalComm.INITED and ms.get_current_device()[0] == target: return target # a cluster's processes have got theirs
     try: ms.set_device(target, *([int(number)] if number else []))
     except (RuntimeError, ValueError) as e:
         raise ConfigError(f'device: {name!r} cannot be used; a process keeps the first device that MindSpore was given ({ms.get_current_device()[0]}), so start another') from e
@@ -51,35 +56,84 @@ def cap_instruction_set() -> bool: # true if oneDNN took it, false if it is abse
     except (OSError, AttributeError): return False
 
 # %% ../../nbs/15_mindspore.ipynb #cell-011
+HALF = dict(bf16=ms.bfloat16, fp16=ms.float16)
+
+class Half(nn.Cell):
+    "Numbers in the precision of `cfg.amp`; on a CPU rounded to it."
+    def __init__(self, cfg: SSDConfig):
+        super().__init__(auto_prefix=False)
+        self.dtype, self.back = HALF[cfg.amp], ms.get_current_device()[0] == 'CPU'
+
+    def construct(self, x):
+        x = ops.cast(x, self.dtype)
+        return ops.cast(x, ms.float32) if self.back else x
+
+# %% ../../nbs/15_mindspore.ipynb #norm-code
+def devices() -> int:
+    "How many devices train together."
+    return get_group_size() if GlobalComm.INITED else 1
+
+class SharedNorm(nn.Cell):
+    "Batch norm over the images of all devices; called like `ops.BatchNorm`."
+    def __init__(self, epsilon: float):
+        super().__init__(auto_prefix=False)
+        self.epsilon, self.world, self.total = epsilon, devices(), ops.AllReduce()
+
+    def construct(self, x, gamma, beta, mean, variance):
+        count = self.world*x.shape[0]*x.shape[2]*x.shape[3]
+        middle = self.total(x.sum((0, 2, 3)))/count
+        x = x - middle.reshape(1, -1, 1, 1) # squares of the differences: mean(x*x) - mean*mean would cancel most digits
+        spread = self.total((x*x).sum((0, 2, 3)))/count
+        ops.assign(mean, middle); ops.assign(variance, spread*(count/(count - 1))) # unbiased
+        return x*(gamma*ops.rsqrt(spread + self.epsilon)).reshape(1, -1, 1, 1) + beta.reshape(1, -1, 1, 1), middle
+
+def make_norm(cfg: SSDConfig, # the numbers
+              live: bool, # normalises with the batch, and writes down its mean and variance
+             ) -> nn.Cell | ops.Primitive:
+    "A batch norm."
+    if live and cfg.sync_norm and devices() > 1: return SharedNorm(cfg.norm_eps)
+    return ops.BatchNorm(is_training=live, epsilon=cfg.norm_eps, momentum=1.)
+
+# %% ../../nbs/15_mindspore.ipynb #conv-unit
 class ConvUnit(nn.Cell):
     "A `Conv` of the table: padding, convolution, batch norm, ReLU6, as far as the row asks for them."
-    def __init__(self, c: Conv, cfg: SSDConfig, tensors: dict[str, Parameter], training: bool):
+    def __init__(self, c: Conv, cfg: SSDConfig,
+                 tensors: dict[str, Parameter], # everything, by canonical name
+                 seen: dict[str, Parameter] | None = None): # in training: where the statistics of a batch are written, by the same names; frozen layers have none
         super().__init__(auto_prefix=False)
-        for kind in ('weight', *(('gamma', 'beta', 'mean', 'variance') if c.norm else ('bias',))): setattr(self, kind, tensors[f'{c.name}.{kind}'])
+        for kind in ('weight', *(('gamma', 'beta', 'mean', 'variance') if c.norm else ('bias',))): setattr(self, kind, {**tensors, **(seen or {})}[f'{c.name}.{kind}'])
         self.conv = ops.Conv2D(c.cout, c.kernel, pad_mode='pad', pad=c.pad, stride=c.stride, group=c.groups)
-        moving = training and not frozen(c.reference[0], cfg) # frozen layers normalise with what they have
-        self.norm = ops.BatchNorm(is_training=moving, epsilon=cfg.norm_eps, momentum=1 - cfg.norm_momentum) if c.norm else None
+        self.half = Half(cfg) if seen is not None and cfg.amp != 'off' else None
+        self.norm = make_norm(cfg, f'{c.name}.mean' in (seen or {})) if c.norm else None
         self.add_bias, self.act = ops.BiasAdd(), ops.ReLU6() if c.act else None
 
     def construct(self, x): # [B, C, H, W]
-        x = self.conv(x, self.weight)
+        if self.half is None: x = self.conv(x, self.weight)
+        else: x = ops.cast(self.half(self.conv(self.half(x), self.half(self.weight))), ms.float32)
         if self.norm is not None: x = self.norm(x, self.gamma, self.beta, self.mean, self.variance)[0]
         else: x = self.add_bias(x, self.bias)
         if self.act is not None: x = self.act(x)
         return x
 
 # %% ../../nbs/15_mindspore.ipynb #cell-013
+def parameter(name: str, # unique
+              value: Any, # numbers
+              learnt: bool = False, # has a gradient
+             ) -> Parameter: # float32
+    "Something that is remembered from step to step."
+    return Parameter(Tensor(np.array(value, np.float32)), name=name, requires_grad=learnt)
+
 def make_parameters(cfg: SSDConfig) -> dict[str, Parameter]: # canonical name to parameter
     "All parameters and statistics of the network, with the initial weights of `cfg.seed`."
     state = initial_state(cfg)
-    return {p.name: Parameter(Tensor(state[p.name]), name=p.name, requires_grad=p.trainable) for p in parameters(cfg)}
+    return {p.name: parameter(p.name, state[p.name], p.trainable) for p in parameters(cfg)}
 
 # %% ../../nbs/15_mindspore.ipynb #cell-018
 class RowCell(nn.Cell):
     "A row of the table."
-    def __init__(self, r: Row, cfg: SSDConfig, tensors: dict[str, Parameter], training: bool):
+    def __init__(self, r: Row, cfg: SSDConfig, tensors: dict[str, Parameter], seen: dict[str, Parameter] | None = None): # see `ConvUnit`
         super().__init__(auto_prefix=False)
-        self.units = nn.CellList([ConvUnit(c, cfg, tensors, training) for c in r.convs], auto_prefix=False)
+        self.units = nn.CellList([ConvUnit(c, cfg, tensors, seen) for c in r.convs], auto_prefix=False)
         self.add = r.add
 
     def construct(self, x):
@@ -89,12 +143,12 @@ class RowCell(nn.Cell):
 
 class SSD(nn.Cell):
     "The rows of `architecture` as a MindSpore cell: images [B, S, S, 3] to locs [B, N, 4] and logits [B, N, classes]."
-    def __init__(self, cfg: SSDConfig, tensors: dict[str, Parameter], training: bool):
+    def __init__(self, cfg: SSDConfig, tensors: dict[str, Parameter], seen: dict[str, Parameter] | None = None): # see `ConvUnit`
         super().__init__(auto_prefix=False)
         table, self.class_num = rows(cfg), cfg.class_num
         names = ['image', *(r.name for r in table)]
         self.sources, self.kinds = [names.index(r.source) for r in table], [r.kind for r in table]
-        self.cells_of_rows = nn.CellList([RowCell(r, cfg, tensors, training) for r in table], auto_prefix=False)
+        self.cells_of_rows = nn.CellList([RowCell(r, cfg, tensors, seen) for r in table], auto_prefix=False)
         mean, std = (np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (cfg.pixel_mean, cfg.pixel_std))
         self.scale, self.shift = Tensor(1/(255*std)), Tensor(-mean/std)
 
@@ -118,6 +172,7 @@ def multibox_loss(locs: Tensor, # [B, N, 4] predicted
                   logits: Tensor, # [B, N, classes] predicted
                   target_locs: Tensor, # [B, N, 4]
                   labels: Tensor, # [B, N] int32
+                  num_matched: Tensor, # scalar, the divisor
                   gamma: float, # focusing exponent
                   alpha: float, # weight of the target column
                  ) -> Tensor: # scalar
@@ -127,62 +182,127 @@ def multibox_loss(locs: Tensor, # [B, N, 4] predicted
     classes = (1 - alpha)*focal(ops.tensor_scatter_elements(logits, target, wrong, 2), gamma).sum() + (2*alpha - 1)*focal(wrong, gamma).sum()
     matched = ops.cast(labels > 0, locs.dtype)
     boxes = (ops.smooth_l1_loss(locs, target_locs, reduction='none')*ops.expand_dims(matched, -1)).sum()
-    return (classes + boxes)/ops.clamp(matched.sum(), min=1)
+    return (classes + boxes)/ops.clamp(num_matched, min=1)
 
 # %% ../../nbs/15_mindspore.ipynb #cell-025
-momentum_step = ops.ApplyMomentum() # v = momentum*v + g; w -= lr*v
-update = ops.MultitypeFuncGraph('update')
+momentum_step, assign = ops.ApplyMomentum(), ops.Assign() # v = momentum*v + g; w -= lr*v
 
-@update.register('Tensor', 'Number', 'Number', 'Number', 'Tensor', 'Tensor', 'Tensor')
-def _update(lr, momentum, unscale, decay, weight, velocity, gradient):
+def flat(t): return ops.Reshape()(t, (-1,))
+
+def cut(whole, start, like):
+    "The part of a long vector that begins at `start` and has the shape of `like`."
+    return ops.Reshape()(ops.Slice()(whole, (start,), (like.size,)), like.shape)
+
+def learn(lr, momentum, unscale, decay, weight, velocity, gradient):
+    "The step of one parameter."
     gradient = gradient*unscale
     if decay: gradient = gradient + decay*weight
     return momentum_step(weight, velocity, lr, gradient, momentum)
 
-class TrainStep(nn.Cell):
-    "Forward, gradients and optimiser as one cell."
-    def __init__(self, cfg: SSDConfig, tensors: dict[str, Parameter], momenta: dict[str, Parameter]):
-        super().__init__(auto_prefix=False)
-        self.net, self.gamma, self.alpha = SSD(cfg, tensors, training=True), cfg.gamma, cfg.alpha
-        self.weights = ms.ParameterTuple([tensors[name] for name in momenta])
-        self.momenta = ms.ParameterTuple(momenta.values())
-        self.decays = tuple(float(cfg.weight_decay*p.decays) for p in learnt(cfg))
-        self.momentum, self.loss_scale, self.unscale = cfg.momentum, cfg.loss_scale, 1/cfg.loss_scale
-        self.gradients, self.each = ms.value_and_grad(self.scaled_loss, None, self.weights), ops.HyperMap()
+def forget(seen): return assign(seen, ops.ZerosLike()(seen)) # else what is not a number would stay in it
 
-    def scaled_loss(self, images, locs, labels):
+# %% ../../nbs/15_mindspore.ipynb #train-step
+class TrainStep(nn.Cell):
+    "A training step as one cell."
+    def __init__(self, cfg: SSDConfig,
+                 tensors: dict[str, Parameter], # weights and statistics
+                 momenta: dict[str, Parameter], # of the learnt parameters
+                 statistics: Parameter, # the moving statistics in one vector
+                 averages: Parameter | None, # averages of learnt parameters and moving statistics in one vector
+                 scaler: Parameter): # [3]
+        super().__init__(auto_prefix=False)
+        self.cfg, self.statistics, self.averages, self.scaler = cfg, statistics, averages, scaler
+        seen = {p.name: parameter(f'seen.{p.name}', np.zeros(p.shape)) for p in moving(cfg)}
+        self.net, self.world = SSD(cfg, tensors, seen), devices()
+        self.weights, self.momenta, self.seen = (ms.ParameterTuple(t) for t in ([tensors[name] for name in momenta], momenta.values(), seen.values()))
+        self.decays = tuple(float(cfg.weight_decay*p.decays) for p in learnt(cfg))
+        sizes = [w.size for w in self.weights]
+        self.starts, self.learnable = tuple((np.cumsum(sizes) - sizes).tolist()), sum(sizes)
+        self.gradients, self.each, self.join = ms.value_and_grad(self.scaled_loss, None, self.weights), ops.Map(), ops.Concat()
+        self.total = ops.AllReduce() if self.world > 1 else None
+
+    def scaled_loss(self, images, locs, labels, matched, scale):
         predicted, logits = self.net(images)
-        return multibox_loss(predicted, logits, locs, labels, self.gamma, self.alpha)*self.loss_scale
+        return multibox_loss(predicted, logits, locs, labels, matched, self.cfg.gamma, self.cfg.alpha)*scale
 
     def construct(self, images, locs, labels, lr): # uint8 [B, S, S, 3], float32 [B, N, 4], int32 [B, N], float32 scalar
-        loss, grads = self.gradients(images, locs, labels)
-        done = self.each(ops.partial(update, lr, self.momentum, self.unscale), self.decays, self.weights, self.momenta, grads)
-        return ops.depend(loss, done)*self.unscale # last: who waits for a loss that is ready early takes the processor from the kernels
+        matched, scale = ops.cast(labels > 0, ms.float32).sum(), self.scaler[0]
+        if self.world > 1 and self.cfg.rules.global_positives: matched = self.total(matched)/self.world
+        loss, grads = self.gradients(images, locs, labels, matched, scale)
+        whole = self.join(self.each(flat, (*grads, *self.seen, loss)))
+        if self.world > 1:
+            whole = self.total(whole)/self.world
+            grads = self.each(ops.partial(cut, whole), self.starts, self.weights)
+        good = ops.isfinite(whole).all()
+        done = self.update(grads, whole, good, lr, 1/scale)
+        return ops.depend(whole[-1]/scale, done) # last: who waits for a loss that is ready early takes the processor from the kernels
+
+# %% ../../nbs/15_mindspore.ipynb #update-code
+def _update(self: TrainStep, grads, whole, good, lr, unscale):
+    "Weights, momenta, statistics, averages and scaler; returns something to wait for."
+    if good:
+        done = self.each(ops.partial(learn, lr, self.cfg.momentum, unscale), self.decays, self.weights, self.momenta, grads)
+        done = ops.depend(assign(self.statistics, self.cfg.norm_momentum*self.statistics + (1 - self.cfg.norm_momentum)*whole[self.learnable:-1]), done)
+    else: done = ops.depend(self.statistics, self.each(forget, self.seen))
+    if self.cfg.ema:
+        now = self.join((*self.each(flat, self.weights), done))
+        done = assign(self.averages, self.averages + (1 - self.cfg.ema)*(now - self.averages))
+    return done, self.next_scaler(good)
+
+def _next_scaler(self: TrainStep, good):
+    "The rule of `13_backend`, on the device."
+    scale, count, skipped = self.scaler[0], ops.where(good, self.scaler[1] + 1, 0.), self.scaler[2] + ops.where(good, 0., 1.)
+    if self.cfg.dynamic_loss_scale:
+        grow = count >= self.cfg.loss_scale_window
+        scale = ops.where(good, ops.where(grow, scale*2, scale), ops.clamp(scale/2, min=1.))
+        count = ops.where(grow, 0., count)
+    return assign(self.scaler, ops.stack((scale, count, skipped)))
+
+TrainStep.update, TrainStep.next_scaler = _update, _next_scaler
 
 # %% ../../nbs/15_mindspore.ipynb #cell-027
-def refuse_options(cfg: SSDConfig) -> None:
-    "Raise `ConfigError` for options of training that only the torch backend has."
-    asked = dict(dynamic_loss_scale=cfg.dynamic_loss_scale, amp=cfg.amp != 'off', ema=cfg.ema > 0, device_num=cfg.device_num > 1)
-    if wrong := [name for name, on in asked.items() if on]: raise ConfigError(f'{", ".join(wrong)}: the mindspore backend trains without; leave it out or use --backend torch')
+def joined(state: dict[str, np.ndarray], # by canonical name, with the prefix
+           which: Sequence[architecture.Parameter], # of these, in this order
+           prefix: str = '',
+          ) -> np.ndarray: # one vector
+    "Arrays of a state, end to end."
+    return np.concatenate([np.zeros(0, np.float32), *(np.ravel(state[prefix + p.name]) for p in which)])
 
+def parted(vector: np.ndarray, # of `joined`
+           which: Sequence[architecture.Parameter], # as there
+           prefix: str = '',
+          ) -> dict[str, np.ndarray]:
+    "The arrays again."
+    parts = np.split(vector, np.cumsum([np.prod(p.shape, dtype=int) for p in which])[:-1])
+    return {prefix + p.name: a.reshape(p.shape) for p, a in zip(which, parts)}
+
+# %% ../../nbs/15_mindspore.ipynb #session
 class MindSporeSession:
     "A `Session` (see `backend`) on a MindSpore device."
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
-        if training: refuse_options(cfg)
         self.cfg, self.device, self.training = cfg, pick_device(device), training
         if self.device == 'CPU': cap_instruction_set()
-        self.tensors = make_parameters(cfg)
-        self.momenta = {p.name: Parameter(Tensor(np.zeros(p.shape, np.float32)), name=MOMENTUM + p.name, requires_grad=False)
-                        for p in (learnt(cfg) if training else ())}
-        self.net = SSD(cfg, self.tensors, training=False)
+        self.learnt, self.moving = (learnt(cfg), moving(cfg)) if training else ([], [])
+        self.followed = [*self.learnt, *self.moving] if cfg.ema else [] # what has an average of its own; that of frozen parameters is themselves
+        state, self.tensors = initial_state(cfg), make_parameters(cfg)
+        self.momenta = {p.name: parameter(MOMENTUM + p.name, np.zeros(p.shape)) for p in self.learnt}
+        self.statistics, self.averages, self.scaler = (parameter(n, v) for n, v in (('statistics', joined(state, self.moving)), ('averages', joined(state, self.followed)), (SCALER, (cfg.loss_scale, 0, 0))))
+        self.net, self.settled = SSD(cfg, self.tensors), True
         self.run = ms.jit(self.net.construct)
-        self.step = ms.jit(TrainStep(cfg, self.tensors, self.momenta).construct) if training else None
+        self.step = ms.jit(TrainStep(cfg, self.tensors, self.momenta, self.statistics, self.averages, self.scaler).construct) if training else None
         self.sizes: dict[np.dtype, set[int]] = {} # batch sizes that `run` is compiled for
 
     def train_step(self, batch: Batch, lr: float) -> Tensor:
+        self.settled = False
         return self.step(Tensor(batch.images), Tensor(batch.locs), Tensor(batch.labels.astype(np.int32, copy=False)), Tensor(lr, ms.float32))
 
+    def settle(self) -> None:
+        "Bring the running statistics to their places."
+        if not self.settled: self._put(self.tensors, parted(self.statistics.asnumpy(), self.moving))
+        self.settled = True
+
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.settle()
         count, sizes = len(images), self.sizes.setdefault(images.dtype, set())
         size = min((s for s in sizes if s >= count), default=count)
         filling = np.zeros((size - count, *images.shape[1:]), images.dtype)
@@ -190,16 +310,28 @@ class MindSporeSession:
         sizes.add(size)
         return locs.asnumpy()[:count], logits.asnumpy()[:count]
 
-    def get_state(self) -> dict[str, np.ndarray]:
-        state = {name: p.asnumpy().copy() for name, p in self.tensors.items()}
-        return state | {MOMENTUM + name: p.asnumpy().copy() for name, p in self.momenta.items()}
+    def _put(self, parameters: dict[str, Parameter], values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items(): parameters[name].set_data(Tensor(np.array(value, np.float32)))
 
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
-        check_state(state, self.cfg)
-        if not self.training: state = for_inference(state)
-        for name, p in self.tensors.items(): p.set_data(Tensor(np.array(state[name], np.float32)))
-        for name, p in self.momenta.items():
-            p.set_data(Tensor(np.array(state.get(MOMENTUM + name, np.zeros(p.shape)), np.float32)))
+# %% ../../nbs/15_mindspore.ipynb #session-state
+def _get_state(self: MindSporeSession) -> dict[str, np.ndarray]:
+    self.settle()
+    state = {name: p.asnumpy().copy() for name, p in self.tensors.items()}
+    if not self.training: return state
+    momenta = {MOMENTUM + name: p.asnumpy().copy() for name, p in self.momenta.items()}
+    averages = {EMA + n: a.copy() for n, a in {**state, **parted(self.averages.asnumpy(), self.followed)}.items()} if self.cfg.ema else {}
+    return {**state, **momenta, **averages, SCALER: self.scaler.asnumpy().copy()}
+
+def _set_state(self: MindSporeSession, state: dict[str, np.ndarray]) -> None:
+    check_state(state, self.cfg)
+    if not self.training: state = for_inference(state)
+    self._put(self.tensors, {n: state[n] for n in self.tensors})
+    self._put(self.momenta, {n: state.get(MOMENTUM + n, np.zeros(p.shape)) for n, p in self.momenta.items()})
+    averages = {n: state.get(EMA + n, state[n]) for n in self.tensors}
+    self._put(vars(self), dict(statistics=joined(state, self.moving), averages=joined(averages, self.followed), scaler=state.get(SCALER, self.scaler.asnumpy())))
+    self.settled = True
+
+MindSporeSession.get_state, MindSporeSession.set_state = _get_state, _set_state
 
 # %% ../../nbs/15_mindspore.ipynb #cell-028
 def make_session(cfg: SSDConfig, # the numbers
@@ -210,14 +342,37 @@ def make_session(cfg: SSDConfig, # the numbers
     "The MindSpore session; called by `backend.make_session`."
     return MindSporeSession(cfg, training=training, device=device)
 
-def join(device: str) -> None: # cfg.device
-    "No group: this backend trains on one device."
+# %% ../../nbs/15_mindspore.ipynb #group
+class Group:
+    "The processes of a MindSpore cluster; see `backend.Group`."
+    def __init__(self, device: str):
+        pick_device(device)
+        init()
+        self.rank, self.world, self.everyone = get_rank(), get_group_size(), ops.AllGather()
 
-def launcher(count: int, # processes
-             module: str, # that each should run
+    def _together(self, numbers: np.ndarray) -> np.ndarray: # [n], of all the same n -> [world, n]
+        ms.runtime.synchronize() # collective operations of a step that still runs come first
+        try: return self.everyone(Tensor(np.array(numbers, np.float32))).asnumpy().reshape(self.world, -1)
+        except RuntimeError as e: raise DeviceLost from e
+
+    def gather(self, message: bytes) -> list[bytes]:
+        counts = [int(high*65536 + low) for high, low in self._together(divmod(len(message), 65536))] # float32 counts to 2**24 only
+        padded = np.zeros(max(counts), np.uint8)
+        padded[:len(message)] = np.frombuffer(message, np.uint8)
+        return [row[:n].astype(np.uint8).tobytes() for row, n in zip(self._together(padded), counts)]
+
+    def largest(self, number: float) -> float: return float(self._together([number]).max())
+
+def join(device: str, # see `pick_device`
+        ) -> Group | None:
+    "The group that a launcher started this process in, if it did."
+    return Group(device) if int(os.environ.get('MS_WORKER_NUM', 1)) > 1 else None
+
+def launcher(count: int, # processes on this machine
+             module: str, # that each runs
             ) -> list[str]:
-    "Raises `ConfigError`: see `join`."
-    raise ConfigError(f'device_num: the mindspore backend trains on one device, not on {count}; leave it out or use --backend torch')
+    "The command of `launch`, to which the module's arguments are added."
+    return [sys.executable, '-m', 'ssd_nb.launch', str(count), module]
 
 # %% ../../nbs/15_mindspore.ipynb #cell-033
 class Decoded(nn.Cell):

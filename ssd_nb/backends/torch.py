@@ -12,15 +12,14 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ..architecture import Conv, Row, initial_state, parameters, rows
-from ..backend import EMA, MOMENTUM, SCALER, check_state, for_inference, frozen, learnt
-from ..config import ConfigError, SSDConfig, UserError
+from ..backend import EMA, MOMENTUM, SCALER, DeviceLost, check_state, for_inference, frozen, learnt
+from ..config import ConfigError, SSDConfig
 from ..default_boxes import default_boxes
 from ..loader import Batch
 
 # %% auto #0
-__all__ = ['PLACES', 'LOST', 'HALF', 'ConvUnit', 'SSD', 'named_tensors', 'focal', 'multibox_loss', 'pick_device', 'DeviceLost',
-           'Group', 'reduced', 'join', 'launcher', 'Summed', 'shared_norm', 'TorchSession', 'next_scaler',
-           'make_session', 'Decoded']
+__all__ = ['PLACES', 'HALF', 'ConvUnit', 'SSD', 'named_tensors', 'focal', 'multibox_loss', 'pick_device', 'Group', 'reduced',
+           'join', 'launcher', 'Summed', 'shared_norm', 'TorchSession', 'next_scaler', 'make_session', 'Decoded']
 
 # %% ../../nbs/14_torch.ipynb #cell-005
 class ConvUnit(nn.Module):
@@ -114,9 +113,6 @@ def pick_device(name: str, # auto, cpu, cuda, cuda:1 ...
     return device
 
 # %% ../../nbs/14_torch.ipynb #cell-021
-class DeviceLost(UserError, RuntimeError):
-    "Another process of the group is gone."
-
 class Group:
     "The processes that torchrun started; see `backend.Group`."
     def __init__(self, device: torch.device):
@@ -126,19 +122,17 @@ class Group:
     def gather(self, message: bytes) -> list[bytes]:
         parts = [b'']*self.world
         try: dist.all_gather_object(parts, message)
-        except RuntimeError as e: raise DeviceLost(LOST) from e
+        except RuntimeError as e: raise DeviceLost from e
         return parts
     def largest(self, number: float) -> float:
         return float(reduced(torch.tensor(float(number), dtype=torch.float64), dist.ReduceOp.MAX))
-
-LOST = 'another process of this run has ended; its own message says why'
 
 def reduced(tensor: Tensor, # the same shape in every process; changed in place
             op: dist.ReduceOp = dist.ReduceOp.SUM, # how
            ) -> Tensor:
     "Everyone's tensors made one."
     try: dist.all_reduce(tensor, op)
-    except RuntimeError as e: raise DeviceLost(LOST) from e
+    except RuntimeError as e: raise DeviceLost from e
     return tensor
 
 # %% ../../nbs/14_torch.ipynb #cell-022
