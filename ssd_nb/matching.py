@@ -84,7 +84,7 @@ def _grid(cfg: SSDConfig) -> _Grid:
 def _contenders(boxes: np.ndarray, # [M, 4] yxyx
                 grid: _Grid, # the default boxes
                 threshold: float, # IoU
-                share: float = .7, # of an object's best: what lies below is no contender
+                share: float = .8, # of an object's best: what lies below is no contender
                ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # objects, default boxes and IoU of the pairs, best last
     "Every pair above the threshold, and the best of every object that touches a default box."
     ends, size = boxes.T[:, :, None], boxes[:, 2:] - boxes[:, :2]
