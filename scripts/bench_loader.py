@@ -67,9 +67,10 @@ def main() -> None:
     twelve = [r for r, s in zip(records, sizes) if s >= 12][:20]
     boxes = [(objects_of(r, cfg)[0][:12], objects_of(r, cfg)[1][:12]) for r in twelve]
     if boxes:
-        loop, objects, ours = best_seconds(3, *([lambda f=f: [f(b, l, cfg) for b, l in boxes] for f in (naive['naive_loop_match'], naive['naive_match'], match_and_encode)]))
-        print(f'matching alone, 12 objects: every pair in a loop {loop/len(boxes)*1e3:.1f} ms, object by object {objects/len(boxes)*1e3:.2f} ms, '
-              f'ssd_nb {ours/len(boxes)*1e3:.3f} ms: {loop/ours:.0f} and {objects/ours:.1f} times')
+        versions = {'every pair in a loop': naive['naive_loop_match'], 'object by object with arrays': naive['naive_match'], 'ssd_nb': match_and_encode}
+        times = best_seconds(args.turns*4, *([lambda f=f: [f(b, l, cfg) for b, l in boxes] for f in versions.values()]))
+        print(f'matching and encoding alone, 12 objects, {len(boxes)} images, best of {args.turns*4} turns:')
+        for name, t in zip(versions, times): print(f'  {name}: {t/len(boxes)*1e3:.3f} ms an image, {t/times[-1]:.1f} times ssd_nb')
 
     for workers in range(0, 3):
         with Loader(dataset, cfg, training=True, num_workers=workers) as loader:

@@ -5,6 +5,8 @@
 # %% ../nbs/04_matching.ipynb #cell-002
 from __future__ import annotations
 from functools import lru_cache
+from math import isfinite
+from typing import NamedTuple
 import numpy as np
 from .box_coding import box_area, encode_from, to_centres, to_corners
 from .config import SSDConfig
@@ -19,13 +21,13 @@ def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every defa
               ) -> np.ndarray: # [M] default box that each object keeps; -1 for none
     "Rule one: the default box that each object keeps whatever the threshold."
     best = overlap.argmax(1)
-    if len(np.unique(best)) == len(best): return best # nobody competes: the usual case
+    if len(set(best.tolist())) == len(best): return best # nobody competes: the usual case
     if not bipartite:
         first = np.unique(best, return_index=True)[1]
         return np.where(np.isin(np.arange(len(best)), first), best, -1)
     overlap, best = overlap.copy(), np.full(len(best), -1)
     for _ in range(min(overlap.shape)):
-        m, n = np.unravel_index(overlap.argmax(), overlap.shape)
+        m, n = divmod(int(overlap.argmax()), overlap.shape[1])
         best[m], overlap[m], overlap[:, n] = n, -1, -1
     return best
 
@@ -48,18 +50,104 @@ def overlaps(boxes: np.ndarray, # [M, 4] yxyx
     either = np.subtract(area + box_area(boxes.astype(np.float32))[:, None], both, out=width)
     return np.divide(both, either, out=both)
 
-# %% ../nbs/04_matching.ipynb #cell-013
+# %% ../nbs/04_matching.ipynb #grid
+class _Grid(NamedTuple):
+    "The default boxes as rows and columns of shapes (33 for SSD300); a line is one row of one shape."
+    defaults: np.ndarray # [N, 4] yxhw
+    low: np.ndarray # [2, 1, lines + 1] where the interval of each row and column begins; the last is empty
+    high: np.ndarray # [2, 1, lines + 1] where it ends
+    first: np.ndarray # [shapes] first line of each shape
+    shape: np.ndarray # [lines + 1] shape of each line
+    least_area: np.ndarray # [shapes] smallest area of each shape; they differ by rounding
+    columns: np.ndarray # [lines, side of the largest map] intervals of a line's columns; the empty one where the map is narrower
+    number: np.ndarray # the same for the line's default boxes; where the map is narrower the last
+    area: np.ndarray # their areas
+
+@lru_cache(maxsize=16)
+def _grid(cfg: SSDConfig) -> _Grid:
+    "Rows and columns of the default boxes."
+    defaults, most, number, start = default_boxes(cfg), max(cfg.feature_sizes), [], 0
+    corners = to_corners(defaults)
+    for size, shapes in zip(cfg.feature_sizes, cfg.num_default):
+        box = start + np.arange(size*size*shapes).reshape(size, size, shapes) # row, column, shape
+        number.append(np.pad(box.transpose(2, 0, 1).reshape(-1, size), ((0, 0), (0, most - size)), mode='edge'))
+        start += box.size
+    cells, number = np.repeat(cfg.feature_sizes, cfg.num_default), np.concatenate(number)
+    first, shape, lines = np.cumsum(cells) - cells, np.repeat(np.arange(len(cells)), cells), np.arange(len(number))
+    diagonal = corners[number[lines, lines - first[shape]]].T
+    low, high = (np.pad(side, ((0, 0), (0, 1)))[:, None] for side in (diagonal[:2], diagonal[2:]))
+    column, area = np.arange(most), box_area(corners)[number]
+    columns = np.where(column < cells[shape][:, None], first[shape][:, None] + column, len(lines))
+    return _Grid(defaults, low, high, first, np.append(shape, shape[-1]), np.minimum.reduceat(area.min(1), first), columns, number, area)
+
+# %% ../nbs/04_matching.ipynb #contenders
+def _contenders(boxes: np.ndarray, # [M, 4] yxyx
+                grid: _Grid, # the default boxes
+                threshold: float, # IoU
+                share: float = .8, # of an object's best: what lies below is no contender
+               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # objects, default boxes and IoU of the pairs, best last
+    "Every pair above the threshold, and the best of every object that touches a default box."
+    ends, size = boxes.T[:, :, None], boxes[:, 2:] - boxes[:, :2]
+    side = np.minimum(grid.high, ends[2:]) # heights and widths that are shared, [2, M, lines + 1]; negative if none
+    side -= np.maximum(grid.low, ends[:2])
+    widest = np.maximum(np.maximum.reduceat(side[1], grid.first, 1), np.float32(0)) # the best column of each shape, [M, shapes]
+    own = size[:, :1]*size[:, 1:]
+    ratio = (widest/(grid.least_area + own)).take(grid.shape, 1)
+    ratio *= side[0] # S/(A + B) of each line with its best column, [M, lines + 1]
+    bar = share*np.maximum.reduce(ratio, 1, keepdims=True)
+    bar = np.minimum(bar, .9999*threshold/(1 + threshold)) # the rest is for rounding
+    hit = (ratio > bar).ravel().nonzero()[0]
+    m, line = np.divmod(hit, len(grid.shape))
+    both = side[1].take(grid.columns.take(line, 0) + (hit - line)[:, None])
+    both *= side[0].take(hit)[:, None]
+    either = grid.area.take(line, 0)
+    either += own.take(m)[:, None]; either -= both
+    overlap = np.divide(both, either, out=both) # of all boxes in the lines that passed
+    found = (overlap > (bar/(1 - bar)).take(m)[:, None]).ravel().nonzero()[0]
+    m, n, overlap = m.take(found//overlap.shape[1]), grid.number.take(line, 0).take(found), overlap.take(found)
+    order = np.lexsort((n, m, -overlap))[::-1] # of equals the first object and its first box are last
+    return m.take(order), n.take(order), overlap.take(order)
+
+# %% ../nbs/04_matching.ipynb #claims
+def _kept(m: np.ndarray, # objects of the contending pairs, best last
+          n: np.ndarray, # their default boxes
+          count: int, # number of objects
+          bipartite: bool, # every object keeps a box of its own
+         ) -> np.ndarray: # [count] default box of each object; -1 if its contenders do not suffice
+    "Rule one among the contenders."
+    kept = np.full(count, -1)
+    kept[m] = n
+    if not bipartite or len(set(kept.tolist())) == count: return kept # nobody competes
+    own: dict[int, int] = {} # box -> object
+    free = set(range(count))
+    for i, box in zip(m[::-1].tolist(), n[::-1].tolist()):
+        if i in free and box not in own: own[box] = i; free.remove(i)
+        if not free: break
+    kept[:] = -1
+    kept[list(own.values())] = list(own)
+    return kept
+
+def _claims(boxes: np.ndarray, # [M, 4] yxyx, float32
+            grid: _Grid, # the default boxes
+            cfg: SSDConfig, # threshold and protocol
+           ) -> tuple[np.ndarray, np.ndarray]: # objects, and the default boxes that learn them; of two for one box the later counts
+    "Who learns whom."
+    m, n, overlap = _contenders(boxes, grid, cfg.match_threshold)
+    kept = _kept(m, n, len(boxes), cfg.rules.bipartite)
+    if -1 in kept.tolist(): kept = kept_boxes(overlaps(boxes, cfg), cfg.rules.bipartite)
+    keeper = (kept >= 0).nonzero()[0][::-1] # of two that keep the same box (reference) the first is written last
+    above = overlap.searchsorted(np.float32(cfg.match_threshold), 'right')
+    return np.concatenate([m[above:], keeper]), np.concatenate([n[above:], kept[keeper]])
+
+# %% ../nbs/04_matching.ipynb #match
 def match(boxes: np.ndarray, # [M, 4] yxyx
           cfg: SSDConfig, # threshold and protocol
          ) -> np.ndarray: # [N] index of the object that each default box learns; -1 for background
     "Which default box learns which object."
-    overlap = overlaps(boxes, cfg)
-    learns = np.full(overlap.shape[1], -1)
-    m, n = np.divmod(np.flatnonzero(overlap > cfg.match_threshold), overlap.shape[1])
-    order = np.lexsort((-m, overlap[m, n]))
-    learns[n[order]] = m[order]
-    kept = kept_boxes(overlap, cfg.rules.bipartite)
-    learns[kept[kept >= 0]] = np.flatnonzero(kept >= 0)
+    grid = _grid(cfg)
+    m, n = _claims(np.asarray(boxes, np.float32), grid, cfg)
+    learns = np.full(len(grid.defaults), -1)
+    learns[n] = m
     return learns
 
 # %% ../nbs/04_matching.ipynb #cell-016
@@ -68,12 +156,11 @@ def match_and_encode(boxes: np.ndarray, # [M, 4] yxyx in shares of the image; M 
                      cfg: SSDConfig, # the numbers
                     ) -> tuple[np.ndarray, np.ndarray, int]: # locs [N, 4] float32, labels [N] int32 (0 is background), matched boxes
     "The training targets of one image. Raises `ValueError` for boxes that are not finite or have no area."
-    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > boxes[:, :2]).all()): raise ValueError(f'a box without area: {boxes.tolist()}')
-    targets, classes = np.zeros((cfg.num_boxes, 4), np.float32), np.zeros(cfg.num_boxes, np.int32)
+    boxes, grid = np.asarray(boxes, np.float32).reshape(-1, 4), _grid(cfg)
+    if not all(y1 < y2 and x1 < x2 and isfinite(y1 + x1 + y2 + x2) for y1, x1, y2, x2 in boxes.tolist()): raise ValueError(f'a box without area: {boxes.tolist()}')
+    targets, classes = np.zeros((len(grid.defaults), 4), np.float32), np.zeros(len(grid.defaults), np.int32)
     if not len(boxes): return targets, classes, 0
-    learns = match(boxes, cfg)
-    n = np.flatnonzero(learns >= 0)
-    targets[n] = encode_from(to_centres(boxes)[learns[n]], default_boxes(cfg)[n], cfg)
-    classes[n] = np.asarray(labels)[learns[n]]
-    return targets, classes, len(n)
+    m, n = _claims(boxes, grid, cfg)
+    targets[n] = encode_from(to_centres(boxes).take(m, 0), grid.defaults.take(n, 0), cfg)
+    classes[n] = np.asarray(labels).take(m)
+    return targets, classes, np.count_nonzero(classes)

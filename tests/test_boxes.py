@@ -1,4 +1,5 @@
 "Boxes, matching and loss against oracles that share no formula with them."
+from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from ssd_nb.architecture import count, parameters, rows
@@ -62,6 +63,66 @@ def test_matching_by_brute_force(b):
     for n in np.flatnonzero(learns != [expected.get(n, -1) for n in range(TINY.num_boxes)]): # only where rounding makes a tie
         close = [overlap[m, n] for m in (learns[n], expected.get(n, -1)) if m >= 0] + [TINY.match_threshold]*(min(learns[n], expected.get(n, -1)) < 0)
         assert max(close) - min(close) < 1e-5 or len(np.unique(overlap.argmax(1))) < len(b)
+
+def one_object_at_a_time(b, cfg):
+    "Both protocols in the plainest way: no grid, no bar, no sorting; float32 as in the library, so that even ties agree."
+    corners = to_corners(default_boxes(cfg))
+    overlap = np.array([iou(box[None], corners)[0] for box in b])
+    learns, best = np.full(cfg.num_boxes, -1), np.full(cfg.num_boxes, np.float32(cfg.match_threshold))
+    for m, row in enumerate(overlap):
+        better = row > best
+        learns[better], best[better] = m, row[better]
+    if cfg.rules.bipartite: # the best of all pairs, then the best of what is left
+        left = overlap.copy()
+        for _ in range(min(left.shape)):
+            m, n = divmod(int(left.argmax()), cfg.num_boxes)
+            learns[n], left[m], left[:, n] = m, -1, -1
+    else:
+        for m in range(len(b) - 1, -1, -1): learns[overlap[m].argmax()] = m # the first object has the last word
+    return learns
+
+CONFIGS = [replace(c, protocol=p, match_threshold=t) for c in (CFG, TINY) for p in ('standard', 'reference') for t in (.5, .3)]
+CONFIGS += [replace(CFG, match_threshold=0.), replace(TINY, match_threshold=1.), replace(CFG, first_scale=.01, min_scale=.05, steps=(8, 20, 64, 100, 150, 250))]
+
+@st.composite
+def hard_boxes(draw):
+    "Boxes with the ties of real data: copies, default boxes themselves, symmetric ones, and boxes along the border down to a hair's breadth."
+    found = list(draw(boxes(8)))
+    defaults = np.clip(to_corners(default_boxes(CFG)), 0, 1)
+    for kind in draw(st.lists(st.sampled_from(('copy', 'default', 'square', 'border', 'dot')), max_size=8)):
+        k, box = draw(st.integers(0, 1916)), found[draw(st.integers(0, len(found) - 1))]
+        side = draw(st.sampled_from((1/1024, 1/64, 1/8, 1/4, 1/2)))
+        if kind == 'copy': found += [box]*draw(st.integers(1, 4))
+        if kind == 'default': found.append(defaults[k])
+        if kind == 'square': found.append(np.array([.5 - side, .5 - side, .5 + side, .5 + side]))
+        if kind == 'border': found.append(np.array(draw(st.sampled_from(([0, 0, side, 1], [1 - side, 0, 1, 1], [0, 1 - side, 1, 1], [0, 0, side, side], [0, 0, 1, 1])))))
+        if kind == 'dot': found.append(np.array([k/1917, .5, k/1917 + 1e-6, .5 + 1e-6]))
+    return np.array(found, np.float32)
+
+@pytest.mark.parametrize('cfg', CONFIGS, ids=lambda c: f'{c.image_size}-{c.protocol}-{c.match_threshold}-{c.first_scale}')
+@settings(deadline=None, max_examples=60)
+@given(hard_boxes())
+def test_matching_equals_one_object_at_a_time(cfg, b):
+    expected = one_object_at_a_time(b, cfg)
+    assert np.array_equal(match(b, cfg), expected)
+    locs, labels, matched = match_and_encode(b, np.arange(len(b)) + 1, cfg)
+    assert np.array_equal(labels, expected + 1) and matched == (expected >= 0).sum()
+    whole = encode(b[np.maximum(expected, 0)], cfg)
+    assert np.array_equal(locs[expected >= 0], whole[expected >= 0]) and not locs[expected < 0].any()
+
+def test_matching_where_the_grid_does_not_help():
+    "Objects that touch no default box, more equal objects than contenders, more objects than default boxes."
+    few = replace(TINY, image_shape=(32, 32), steps=(2, 4, 8, 16, 32))
+    outside, many = np.array([[3, 3, 4, 4], [-4, -4, -3, -3]], np.float32), np.tile(np.array([[.2, .2, .4, .4]], np.float32), (60, 1))
+    for cfg in CONFIGS[:4] + [few]:
+        for b in (outside, many, np.concatenate([outside, many]), np.resize(many, (few.num_boxes + 3, 4))[:None if cfg is few else 70]):
+            assert np.array_equal(match(b, cfg), one_object_at_a_time(b, cfg))
+
+def test_an_overlap_of_exactly_the_threshold_is_background():
+    b = np.array([[.2, .2, .6, .6], [.5, .1, .9, .5]], np.float32)
+    for exact in np.sort(iou(b, to_corners(default_boxes(CFG))).ravel())[-12:]:
+        cfg = replace(CFG, match_threshold=float(exact))
+        assert np.array_equal(match(b, cfg), one_object_at_a_time(b, cfg))
 
 @settings(deadline=None, max_examples=50)
 @given(boxes())
