@@ -160,7 +160,7 @@ class RunConfig:
     eval_start_epoch: int = number(40, "first epoch that is evaluated", low=1)
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
     log_steps: int = number(1, "steps between two printed losses; 0 prints the last of each epoch only", low=0)
-    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too")
+    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too (needs the extra tensorboard)")
 
 # %% ../nbs/00_config.ipynb #cell-015
 @dataclass(frozen=True)
