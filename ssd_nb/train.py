@@ -22,8 +22,7 @@ from .coco_eval import evaluate, format_report
 from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, plain_errors, read_yaml, replacing, to_yaml
 from . import records
 from .datasets import Dataset
-from .devices import detect_together
-from .eval import next_folder, save_evaluation
+from .eval import detect_all, next_folder, save_evaluation
 from .loader import Loader
 from .schedule import learning_rates
 from .shapes import ensure
@@ -422,7 +421,7 @@ def evaluate_now(session: Session, # in training
     if cfg.ema:
         judge = make_session(cfg.backend, cfg, training=False)
         judge.set_state(session.get_state())
-    detections = detect_together(judge, dataset, cfg, run.group)
+    detections = detect_all(judge, dataset, cfg, group=run.group)
     if not run.writes: return False
     report = evaluate(detections, dataset, cfg.rules)
     last.mAP, last.AP50 = report.stats['AP'], report.stats['AP50']
