@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 from . import checkpoint
 from .architecture import initial_state, parameters
-from .backend import LAUNCHED, MOMENTUM, SCALER, Alone, Group, MissingFramework, Session, for_inference, join, launcher, make_session
+from .backend import LAUNCHED, MOMENTUM, SCALER, Alone, Group, Session, for_inference, join, launcher, make_session
 from .coco_eval import evaluate, format_report
-from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, plain_errors, read_yaml, replacing, to_yaml
+from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, optional, plain_errors, read_yaml, replacing, to_yaml
 from . import records
 from .datasets import Dataset
 from .eval import detect_all, next_folder, save_evaluation
@@ -108,11 +108,8 @@ def curves(steps: Sequence[Step], # at least one
 
 # %% ../nbs/21_train.ipynb #events-1
 def event_format() -> ModuleType:
-    "The messages of event files; `MissingFramework` if `tensorboardX` is not installed."
-    try: from tensorboardX.proto import event_pb2
-    except ModuleNotFoundError as e:
-        raise MissingFramework(f"--tensorboard needs {e.name}, which is not installed: pip install 'ssd_nb[tensorboard]', or pip install -e '.[tensorboard]' in a clone") from e
-    return event_pb2
+    "The messages of event files; `MissingPackage` if `tensorboardX` is not installed."
+    return optional('tensorboardX.proto.event_pb2', 'tensorboard', '--tensorboard')
 
 # %% ../nbs/21_train.ipynb #events-3
 class EventFile:
