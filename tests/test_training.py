@@ -3,6 +3,7 @@ import csv, json, os, re, resource, shutil, signal, struct, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import cv2, numpy as np, pytest
+from conftest import command, shadow
 from ssd_nb import checkpoint, train as training
 from ssd_nb.architecture import initial_state, parameters
 from ssd_nb.backend import MOMENTUM, make_session
@@ -135,11 +136,15 @@ def test_tensorboard_shows_a_run_once_and_changes_no_number(at, micro, monkeypat
     assert (resumed.folder/'metrics.csv').read_bytes() == (plain.folder/'metrics.csv').read_bytes()
     assert all(np.array_equal(v, last(plain)[k]) for k, v in last(resumed).items())
 
-def test_tensorboard_without_its_package(micro, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, 'tensorboardX', None)
-    monkeypatch.setitem(sys.modules, 'tensorboardX.proto', None)
-    with pytest.raises(SystemExit): training.main(['--preset', 'tiny', '--coco_root', micro.coco_root + '/none', '--tensorboard', '--output_dir', micro.output_dir])
-    assert "pip install 'ssd_nb[tensorboard]'" in capsys.readouterr().err and not Path(micro.output_dir).exists() and not Path(micro.coco_root + '/none').exists()
+@pytest.mark.parametrize('count', [1, 2])
+def test_tensorboard_without_its_package(count, tmp_path):
+    "Said once and before anything is done, also when there would be many processes."
+    (tmp_path/'absent').mkdir()
+    shadow('tensorboardX', tmp_path/'absent')
+    path = os.pathsep.join([str(tmp_path/'absent'), str(Path(__file__).parents[1])])
+    done = command('train', '--preset', 'tiny', '--coco_root', 'scenes', '--tensorboard', '--device_num', count, status=2, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': path})
+    assert done.stderr.count("--tensorboard needs tensorboardX, which is not installed: pip install 'ssd_nb[tensorboard]'") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['absent']
 
 def test_freeze_layer(micro, trained):
     run = train(micro.replace(pre_trained=str(trained.folder), freeze_layer='backbone'))
