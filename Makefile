@@ -44,5 +44,5 @@ clean: ## bring library and notebooks in step: export and strip
 
 .venv/installed-test: constraints.txt settings.ini setup.py | .venv/bin/python
 	@echo 'Installing everything the notebooks and tests need into .venv; this takes some minutes, once.'
-	$(INSTALL) --editable '.[torch,mindspore,export,dev]'
+	$(INSTALL) --editable '.[torch,mindspore,tensorboard,export,dev]'
 	@touch $@

@@ -4,10 +4,11 @@
 
 # %% ../nbs/00_config.ipynb #cell-002
 from __future__ import annotations
-import argparse, difflib, os, sys, tempfile, typing
+import argparse, difflib, importlib, os, sys, tempfile, typing
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Iterator, Sequence
 import yaml
 
@@ -15,7 +16,7 @@ import yaml
 __all__ = ['RULES', 'PRESETS', 'UserError', 'ConfigError', 'number', 'ModelConfig', 'BoxConfig', 'DataConfig', 'AugmentConfig',
            'InferConfig', 'OptimConfig', 'StartConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig',
            'field_types', 'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser',
-           'config_values', 'config_from_args', 'plain_errors', 'replacing']
+           'config_values', 'config_from_args', 'plain_errors', 'MissingPackage', 'optional', 'replacing']
 
 # %% ../nbs/00_config.ipynb #cell-004
 class UserError(Exception):
@@ -160,7 +161,7 @@ class RunConfig:
     eval_start_epoch: int = number(40, "first epoch that is evaluated", low=1)
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
     log_steps: int = number(1, "steps between two printed losses; 0 prints the last of each epoch only", low=0)
-    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too")
+    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too (needs the extra tensorboard)")
 
 # %% ../nbs/00_config.ipynb #cell-015
 @dataclass(frozen=True)
@@ -425,6 +426,19 @@ def plain_errors() -> Iterator[None]:
     except UserError as e:
         print(f'error: {e}', file=sys.stderr)
         raise SystemExit(2) from e
+
+# %% ../nbs/00_config.ipynb #optional-1
+class MissingPackage(UserError, ImportError):
+    "An optional package is not installed; the message says how to get it."
+
+def optional(name: str, # module to import
+             extra: str, # of this library, that installs it
+             purpose: str, # what needs it, e.g. a flag
+            ) -> ModuleType:
+    "A module of an optional package."
+    try: return importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        raise MissingPackage(f"{purpose} needs {e.name}, which is not installed: pip install 'ssd_nb[{extra}]', or pip install -e '.[{extra}]' in a clone") from e
 
 # %% ../nbs/00_config.ipynb #cell-047
 @contextmanager

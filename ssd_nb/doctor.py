@@ -21,7 +21,7 @@ from .visualize import Picture, class_colour, panels, save_figure
 
 # %% auto #0
 __all__ = ['ORDER', 'check_image', 'best_overlap', 'Checkup', 'check_split', 'summary', 'table', 'draw_classes', 'draw_sizes',
-           'draw_overlaps', 'data_picture', 'stops_training', 'check', 'main']
+           'draw_overlaps', 'data_picture', 'stops_training', 'same_rows', 'check', 'main']
 
 # %% ../nbs/05b_doctor.ipynb #cell-005
 def check_image(path: Path, # an image file
@@ -160,21 +160,26 @@ def stops_training(findings: Sequence[Finding], # of a split
     return [f for f in findings if f.severity == 'error' and (cfg.on_bad_data == 'error' or f.kind in fatal)]
 
 # %% ../nbs/05b_doctor.ipynb #cell-027
+def same_rows(cfg: SSDConfig) -> bool:
+    "Whether what is learnt is also what is evaluated on, row by row."
+    return cfg.dataset in ('txt', 'other') and not cfg.val_anno_path and cfg.val_image_dir in ('', cfg.image_dir) and not cfg.rules.y_first_rows
+
 def check(cfg: SSDConfig, # which data set
           splits: Sequence[str] = ('train', 'val'), # what to check
           picture: str = '', # file for the picture of the first split, '' for none
           examples: int = 3, # lines shown of each kind of finding
          ) -> int: # exit status
     "Check the splits and print what was found."
-    status, drawn = 0, None
-    for split in splits:
+    status, drawn, once = 0, None, len(splits) > 1 and same_rows(cfg)
+    for split in ('train',) if once else splits: # training asks more of its rows
         training = split == 'train'
-        print(f'{"training" if training else "evaluation"} split of {cfg.dataset}:')
+        print(f'{"training and evaluation" if once else "training" if training else "evaluation"} split of {cfg.dataset}:')
         try: found = check_split(cfg, training)
         except DataError as e:
             print(f'  error   {e}')
             status = 1
             continue
+        if once: found.findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
         print(f'  {summary(found)}\n{table(found.findings, examples)}')
         status, drawn = max(status, int(bool(stops_training(found.findings, cfg)))), drawn or found
     if picture and drawn:

@@ -38,7 +38,7 @@ def predictions(session: Session, # a network
                ) -> Iterator[tuple[EvalBatch, np.ndarray, np.ndarray]]: # batch, locs [B, N, 4], logits [B, N, C]
     "What a network says about every image of this process, batch by batch; the last batch may be smaller and is not dropped."
     with (Loader(dataset, cfg, training=False, rank=group.rank, world=group.world) as loader,
-          tqdm(total=len(loader.indices[group.rank::group.world]), desc='evaluate', unit='image', disable=True if group.rank or not progress else None, leave=False) as bar):
+          tqdm(total=sum(map(len, loader.batches(0))), desc='evaluate', unit='image', disable=True if group.rank or not progress else None, leave=False) as bar):
         for batch in loader.epoch():
             yield batch, *session.predict(batch.images)
             bar.update(len(batch.images))
@@ -56,7 +56,8 @@ def detect_by(session: Session, # a network
         for one, cfg in zip(found, cfgs): one.update(zip(batch.image_ids.tolist(), postprocess(locs, logits, batch.sizes, cfg)))
     if group.world == 1: return found
     parts = [pickle.loads(p) for p in group.gather(pickle.dumps(found))]
-    return [{r.image_id: parts[k % group.world][n][r.image_id] for k, r in enumerate(dataset.records)} for n in range(len(cfgs))]
+    together = [{k: d for part in parts for k, d in part[n].items()} for n in range(len(cfgs))]
+    return [{r.image_id: one[r.image_id] for r in dataset.records} for one in together]
 
 # %% ../nbs/20_eval.ipynb #cell-011
 def detect_all(session: Session, # a network

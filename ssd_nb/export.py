@@ -4,7 +4,7 @@
 
 # %% ../nbs/23b_export.ipynb #cell-002
 from __future__ import annotations
-import argparse, importlib
+import argparse
 from pathlib import Path
 from typing import Callable, NamedTuple, Sequence
 import numpy as np
@@ -12,7 +12,7 @@ from .augment import resize
 from .backend import Session, for_inference, make_session
 from .box_coding import clip_boxes, decode
 from .checkpoint import load
-from .config import Parser, SSDConfig, UserError, plain_errors, replacing
+from .config import Parser, SSDConfig, UserError, optional, plain_errors, replacing
 from .eval import find_checkpoint
 from .postprocess import sigmoid
 from .shapes import draw_scene
@@ -31,18 +31,12 @@ def answers(session: Session, # a network
     locs, logits = session.predict(images)
     return (clip_boxes(decode(locs, cfg))[..., [1, 0, 3, 2]], sigmoid(logits[..., 1:])) if decoded else (locs, logits)
 
-# %% ../nbs/23b_export.ipynb #cell-010
-def _need(name: str) -> object:
-    "A package of the `export` extra, or a sentence that says how to get it."
-    try: return importlib.import_module(name)
-    except ModuleNotFoundError as e: raise UserError(f"export needs {name}, which is not installed: pip install 'ssd_nb[export]', or pip install -e '.[export]' in a clone") from e
-
 # %% ../nbs/23b_export.ipynb #cell-011
 def run_onnx(path: str | Path, # an exported file
              images: np.ndarray, # [B, S, S, 3] uint8 RGB
             ) -> tuple[np.ndarray, np.ndarray]: # its two answers
     "What an ONNX file says about images."
-    return tuple(_need('onnxruntime').InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'images': images}))
+    return tuple(optional('onnxruntime', 'export', 'export').InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'images': images}))
 
 # %% ../nbs/23b_export.ipynb #cell-012
 def run_mindir(path: str | Path, # an exported file
@@ -102,7 +96,7 @@ def describe(path: Path, # an ONNX file; changed in place
              decoded: bool, # which answers it gives
             ) -> None:
     "Write into the file what it holds."
-    onnx = _need('onnx')
+    onnx = optional('onnx', 'export', 'export')
     model = onnx.load(str(path))
     model.producer_name = 'ssd_nb'
     outputs = ('boxes [batch, N, 4] x1, y1, x2, y2 in shares of the image; scores [batch, N, classes] in 0..1, without NMS' if decoded else
@@ -120,7 +114,7 @@ def export(session: Session, # whose network is written
           ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "Write a network as a file for other programs and compare it. Raises `ExportError` if it does not answer as the session does."
     with replacing(path) as beside:
-        for package in ('onnx', 'onnxruntime') if format == 'onnx' else (): _need(package)
+        for package in ('onnx', 'onnxruntime') if format == 'onnx' else (): optional(package, 'export', 'export')
         session.export(beside, decoded)
         if format == 'onnx': describe(beside, cfg, decoded)
         gaps = differences(session, beside, cfg, format, decoded)

@@ -96,9 +96,8 @@ def eval_batches(order: np.ndarray, # record indices
                  rank: int = 0, # of this device
                  world: int = 1, # devices
                 ) -> list[np.ndarray]: # the last one may be shorter
-    "The part of one device; nothing is dropped."
-    mine = order[rank::world]
-    return [mine[k:k + size] for k in range(0, len(mine), size)]
+    "The part of one device, in whole batches; nothing is dropped."
+    return [order[k:k + size] for k in range(0, len(order), size)][rank::world]
 
 # %% ../nbs/09_loader.ipynb #cell-025
 class LoaderError(UserError, RuntimeError):

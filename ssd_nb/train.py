@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Iterator, Sequence
 import numpy as np
 from safetensors import SafetensorError
@@ -18,22 +19,20 @@ from . import checkpoint
 from .architecture import initial_state, parameters
 from .backend import LAUNCHED, MOMENTUM, SCALER, Alone, Group, Session, for_inference, join, launcher, make_session
 from .coco_eval import evaluate, format_report
-from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, plain_errors, read_yaml, replacing, to_yaml
+from .config import ConfigError, SSDConfig, UserError, config_from_args, make_config, make_parser, optional, plain_errors, read_yaml, replacing, to_yaml
 from . import records
 from .datasets import Dataset
-from .devices import detect_together
-from .eval import next_folder, save_evaluation
-from .events import EventFile
+from .eval import detect_all, next_folder, save_evaluation
 from .loader import Loader
 from .schedule import learning_rates
 from .shapes import ensure
 from .visualize import Picture, panels, plot_lines, save_figure
 
 # %% auto #0
-__all__ = ['PATIENCE', 'FREE', 'HELP', 'Step', 'read_steps', 'Metrics', 'thinned', 'curves', 'Place', 'Run', 'RunError',
-           'end_epoch', 'save', 'keep', 'start_run', 'resume_run', 'resumed_config', 'continues', 'run_rates',
-           'pretrained_state', 'Stopped', 'Stop', 'leave_if_asked', 'check_finite', 'train_epoch', 'evaluate_now',
-           'finish_epoch', 'open_data', 'begin', 'last_words', 'train', 'main']
+__all__ = ['PATIENCE', 'FREE', 'HELP', 'Step', 'read_steps', 'Metrics', 'thinned', 'curves', 'event_format', 'EventFile', 'Place',
+           'Run', 'RunError', 'end_epoch', 'write_steps', 'save', 'keep', 'start_run', 'resume_run', 'resumed_config',
+           'continues', 'run_rates', 'pretrained_state', 'Stopped', 'Stop', 'leave_if_asked', 'check_finite',
+           'train_epoch', 'evaluate_now', 'finish_epoch', 'open_data', 'begin', 'last_words', 'train', 'main']
 
 # %% ../nbs/21_train.ipynb #cell-009
 @dataclass(slots=True)
@@ -106,6 +105,39 @@ def curves(steps: Sequence[Step], # at least one
     if marks: plot_lines({'mAP': tuple(zip(*marks))}, ylabel='mAP', ax=axes[2, 0])
     axes[-1, 0].set_xlabel('epoch')
     return fig
+
+# %% ../nbs/21_train.ipynb #events-1
+def event_format() -> ModuleType:
+    "The messages of event files; `MissingPackage` if `tensorboardX` is not installed."
+    return optional('tensorboardX.proto.event_pb2', 'tensorboard', '--tensorboard')
+
+# %% ../nbs/21_train.ipynb #events-3
+class EventFile:
+    "Loss, learning rate and what was measured, for TensorBoard."
+    def __init__(self, folder: Path, # of the run
+                 start: int = 0): # steps whose numbers stand in earlier files
+        self.format, self.done, self.judged = event_format(), start, start
+        from tensorboardX.event_file_writer import EventsWriter # writes at once: SummaryWriter's thread would not tell of a full disk
+        self.file = EventsWriter(str(folder/'events'), f'.{start}')
+        self.add(start + 1, session_log=self.format.SessionLog(status=self.format.SessionLog.START))
+
+    def add(self, step: int, **content: Any) -> None:
+        "Append an event."
+        self.file.write_event(self.format.Event(step=step, wall_time=time.time(), **content))
+
+    def show(self, step: int, **numbers: float) -> None:
+        "Append numbers."
+        self.add(step, summary=dict(value=[dict(tag=k, simple_value=float(v)) for k, v in numbers.items()]))
+
+    def write(self, steps: Sequence[Step], # of the whole run
+             ) -> None:
+        "Append what is new; the last step may have been judged since."
+        for number, s in enumerate(steps[self.done:], self.done + 1): self.show(number, loss=s.loss, lr=s.lr)
+        self.done = len(steps)
+        if self.done > self.judged and steps[-1].mAP is not None:
+            self.show(self.done, mAP=steps[-1].mAP, AP50=steps[-1].AP50)
+            self.judged = self.done
+        self.file.flush()
 
 # %% ../nbs/21_train.ipynb #cell-022
 @dataclass(frozen=True)
@@ -186,15 +218,21 @@ def end_epoch(run: Run, # whose epoch has ended
     if 0 < count <= new and np.isfinite(run.steps[-1].loss): raise RunError(f'all {count} steps of the epoch overflowed at a loss scale of {scale:g}; give a smaller --loss_scale, or --dynamic_loss_scale')
 
 # %% ../nbs/21_train.ipynb #cell-032
+def write_steps(run: Run, # its folder and numbers
+               ) -> None:
+    "Bring metrics.csv, and the event file if there is one, up to date."
+    run.metrics.write(run.steps)
+    if run.events: run.events.write(run.steps)
+
 def save(run: Run, # its folder and numbers
          session: Session, # its state
          place: Place, # where it stands
          name: str = 'last.safetensors', # file in the folder
         ) -> None:
-    "Write metrics.csv and a checkpoint."
+    "Write the steps and a checkpoint."
     if not run.writes: return
     run.settle()
-    run.metrics.write(run.steps)
+    write_steps(run)
     about = {**asdict(place), 'rows': len(run.steps), 'best': run.best, 'category_ids': list(run.category_ids),
              'epoch': place.epoch + (place.start == place.per_epoch)}
     checkpoint.save(run.folder/name, session.get_state(), run.cfg, **about)
@@ -380,7 +418,7 @@ def evaluate_now(session: Session, # in training
     if cfg.ema:
         judge = make_session(cfg.backend, cfg, training=False)
         judge.set_state(session.get_state())
-    detections = detect_together(judge, dataset, cfg, run.group)
+    detections = detect_all(judge, dataset, cfg, group=run.group)
     if not run.writes: return False
     report = evaluate(detections, dataset, cfg.rules)
     last.mAP, last.AP50 = report.stats['AP'], report.stats['AP50']
@@ -408,9 +446,8 @@ def finish_epoch(session: Session, # in training
             if cfg.save_best_ckpt: save(run, session, done, 'best.safetensors')
     asked, due = run.group.largest(stop.signum), last or number % cfg.save_checkpoint_epochs == 0
     if due or asked: save(run, session, done)
-    elif run.writes: run.metrics.write(run.steps)
+    elif run.writes: write_steps(run)
     if due: keep(run, number)
-    if run.events: run.events.write(run.steps)
     if asked and not last: raise Stopped('', int(asked))
 
 # %% ../nbs/21_train.ipynb #cell-061
@@ -438,7 +475,7 @@ def begin(cfg: SSDConfig, # of the run
     if state is None and cfg.pre_trained: state = pretrained_state(cfg)
     if state is not None: session.set_state(state)
     run = run or start_run(cfg, group)
-    if cfg.tensorboard and run.writes: run.events = EventFile(run.folder, len(run.steps))
+    if cfg.tensorboard and run.writes: run.events = EventFile(run.folder, len(run.steps) - place.evaluate) # an evaluation that was lost is shown with its step
     return run, session, place
 
 # %% ../nbs/21_train.ipynb #cell-064
@@ -461,6 +498,7 @@ def train(cfg: SSDConfig, # all numbers
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
          ) -> Run: # what it left behind
     "Train a detector, on all devices of this process's group."
+    if cfg.tensorboard: event_format() # is it installed?
     with Stop() as stop, ExitStack() as stack:
         with stop.anytime():
             group = join(cfg.backend, cfg.device)
@@ -503,6 +541,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = parser.parse_args(argv)
         cfg = resumed_config(Path(args.resume), args) if args.resume else config_from_args(args)
+        if cfg.tensorboard: event_format() # said once, before there are many processes
         if cfg.device_num > 1 and not any(v in os.environ for v in LAUNCHED):
             command = launcher(cfg.backend, cfg.device_num, 'ssd_nb.train')
             os.environ.setdefault('OMP_NUM_THREADS', str(max((os.cpu_count() or 1)//cfg.device_num, 1)))

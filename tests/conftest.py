@@ -1,11 +1,11 @@
-"""Fixtures that several test files share; and a way to run the tests as if a framework were not installed:
+"""Fixtures and functions that several test files share; and a way to run the tests as if a framework were not installed:
 
     SSD_NB_BLOCK=mindspore pytest tests
 
 What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work all the same."""
-import os, sys, tempfile
+import os, subprocess, sys, tempfile
 from pathlib import Path
-import pytest
+import numpy as np, pytest
 
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
 
@@ -27,6 +27,26 @@ if BLOCKED:
         if report.failed and any(sign in str(call.excinfo.value) or sign in report.longreprtext for sign in signs):
             report.outcome, report.longrepr = 'skipped', (str(item.path), item.location[1], f'needs {BLOCKED}, which is blocked')
         return report
+
+def command(module: str, *args, status: int = 0, **kwargs) -> subprocess.CompletedProcess:
+    "Run `python -m ssd_nb.<module>`, which must end with this status and without a traceback."
+    done = subprocess.run([sys.executable, '-m', f'ssd_nb.{module}', *map(str, args)], capture_output=True, text=True, **kwargs)
+    assert done.returncode == status and 'Traceback' not in done.stderr, done.stderr
+    return done
+
+def lively_session(cfg, steps: int = 15, shy: float = 0.):
+    "A session after some steps on noise: answers that differ from image to image, with logits lowered by `shy`."
+    from ssd_nb.backend import make_session, random_batch
+    session, batch = make_session('torch', cfg, device='cpu'), random_batch(cfg, 4)
+    for _ in range(steps): session.train_step(batch, .02)
+    session.set_state({k: v - shy*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()})
+    return session
+
+def perfect(dataset) -> dict:
+    "Every object of a data set, detected without a doubt."
+    from ssd_nb.coco_eval import objects_by_image
+    from ssd_nb.postprocess import Detections
+    return {i: Detections(o.boxes[~o.crowd], np.ones((~o.crowd).sum(), np.float32), o.labels[~o.crowd]) for i, o in objects_by_image(dataset).items()}
 
 @pytest.fixture
 def sample_data():

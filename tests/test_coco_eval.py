@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 import numpy as np
 import pytest
+from conftest import perfect
 from hypothesis import given, settings, strategies as st
 from ssd_nb.coco_eval import (STATS, class_table, error_kinds, evaluate, evaluated_images, format_report, objects_by_image, overlaps, pr_curve,
                               show_errors, to_coco_results, voc_ap, voc_scores)
@@ -89,9 +90,6 @@ def test_nothing_to_find_and_nothing_found():
     assert evaluate(found, empty, REFERENCE).images == 0 and evaluate({}, empty).mAP == -1
     assert class_table(evaluate(found, empty)).count('-') == 9 and voc_scores(found, empty) == {} and (pr_curve(evaluate({}, empty))[1] == -1).all()
     with pytest.raises(ValueError, match='1 images that the data set does not have, such as image 3'): evaluate({3: found[10]}, dataset)
-
-def perfect(dataset):
-    return {i: detections(o.boxes[~o.crowd], np.ones((~o.crowd).sum()), o.labels[~o.crowd]) for i, o in objects_by_image(dataset).items()}
 
 @pytest.fixture
 def photographs(sample_data):

@@ -354,6 +354,22 @@ def test_doctor_reads_on_with_a_wrong_class_count(coco, capsys):
     assert doctor.check(cfg, ('train',)) == 1
     assert '--class_num 3' in (out := capsys.readouterr().out) and '3 objects' in out
 
+def test_doctor_reads_the_same_rows_once(txt, capsys, monkeypatch):
+    Path(txt.anno_path).write_text(txt_rows() + 'b c.jpg 5,5,5,30,1\n')
+    seen, look = [], doctor.check_image
+    monkeypatch.setattr(doctor, 'check_image', lambda path, *size: (seen.append(path.name), look(path, *size))[1])
+    def report(cfg, splits=('train', 'val')):
+        seen.clear()
+        return doctor.check(cfg, splits), capsys.readouterr().out, sorted(seen)
+    once, twice = report(replace(txt, val_anno_path='')), report(txt)
+    assert once[2] == ['a.jpg', 'b c.jpg'] and twice[2] == sorted(once[2]*2)
+    assert once[0] == twice[0] == 1 and once[1].count('duplicate image') == 1 and twice[1].count('duplicate image') == 2
+    assert 'training and evaluation split' in once[1] and 'give --val_anno_path' in once[1] and 'give --val_anno_path' not in twice[1]
+    assert 'give --val_anno_path' in report(replace(txt, val_anno_path=''), ('val',))[1]
+    other = report(replace(txt, val_anno_path='', val_image_dir=Path(txt.anno_path).parent/'elsewhere'))
+    assert 'evaluation split of txt:\n' in other[1] and 'elsewhere' in other[1]
+    assert 'does not evaluate TXT' in report(replace(txt, val_anno_path='', protocol='reference'))[1]
+
 def test_doctor_as_a_command(tmp_path):
     def call(*args): return subprocess.run([sys.executable, '-m', 'ssd_nb.datasets', *args], capture_output=True, text=True, cwd=tmp_path)
     assert call().returncode == 2 and call('check', '--datset', 'coco').returncode == 2

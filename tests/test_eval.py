@@ -1,14 +1,15 @@
 "Evaluation as a command: files, numbers, protocols in one pass, batch sizes and processes, three kinds of data, both backends."
 from __future__ import annotations
-import json, subprocess, sys
+import json
 from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from conftest import command, lively_session, perfect
 from ssd_nb.architecture import initial_state
-from ssd_nb.backend import make_session, random_batch
+from ssd_nb.backend import make_session
 from ssd_nb.checkpoint import save
-from ssd_nb.coco_eval import error_kinds, evaluate, objects_by_image, voc_scores
+from ssd_nb.coco_eval import error_kinds, evaluate, voc_scores
 from ssd_nb.config import RULES, SSDConfig
 from ssd_nb.datasets import open_dataset
 from ssd_nb.eval import MOST, confident, count_kinds, curves_picture, detect_all, detect_by, evaluate_by, kinds_by_image, main, rank_images, review_picture, variants
@@ -23,9 +24,7 @@ def cfg(tmp_path_factory):
 @pytest.fixture(scope='module')
 def lively(cfg):
     "A state whose answers differ from image to image, few of them with high scores."
-    session, batch = make_session('torch', cfg), random_batch(cfg, 4)
-    for _ in range(15): session.train_step(batch, .02)
-    return {k: v - 4*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()}
+    return lively_session(cfg, shy=4).get_state()
 
 @pytest.fixture(scope='module')
 def checkpoint(cfg, lively, tmp_path_factory):
@@ -64,10 +63,8 @@ def test_both_protocols_in_one_pass(cfg, session, monkeypatch):
         assert mixed.image_shape == cfg.image_shape and mixed.num_boxes == cfg.num_boxes
 
 def test_files_and_lines_of_the_command(checkpoint, cfg, tmp_path):
-    done = subprocess.run([sys.executable, '-m', 'ssd_nb.eval', '--checkpoint_path', str(checkpoint), '--protocol', 'both', '--quirks', '--voc_metric',
-                           '--output_dir', str(tmp_path/'out')], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'Traceback' not in done.stderr and done.stdout.count('mAP: ') == 2 and done.stdout.count('Average Precision') == 12 and done.stdout.count('11-point') == 2
+    done = command('eval', '--checkpoint_path', checkpoint, '--protocol', 'both', '--quirks', '--voc_metric', '--output_dir', tmp_path/'out')
+    assert done.stdout.count('mAP: ') == 2 and done.stdout.count('Average Precision') == 12 and done.stdout.count('11-point') == 2
     assert 'NMS with areas a pixel larger' in done.stdout
     for name in RULES:
         assert {p.name for p in (tmp_path/'out'/name).iterdir()} == {'curves.png', 'detections.png', 'predictions.json', 'report.json', 'review.png'}
@@ -92,9 +89,6 @@ def test_results_of_the_file_are_judged_alike(checkpoint, cfg, tmp_path, capsys)
 def test_mistakes_end_in_a_sentence(checkpoint, args, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as e: main(['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out'), *args])
     assert e.value.code == 2 and message in capsys.readouterr().err and not (tmp_path/'out').exists()
-
-def perfect(dataset):
-    return {i: Detections(o.boxes[~o.crowd], np.ones((~o.crowd).sum(), np.float32), o.labels[~o.crowd]) for i, o in objects_by_image(dataset).items()}
 
 @pytest.mark.parametrize('found', ['all', 'nothing'])
 def test_pictures_of_extreme_detectors(cfg, found):

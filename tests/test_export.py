@@ -4,8 +4,9 @@ import json, os, subprocess, sys
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import command, lively_session
 from ssd_nb.augment import load_square
-from ssd_nb.backend import make_session, random_batch
+from ssd_nb.backend import make_session
 from ssd_nb.box_coding import clip_boxes, decode
 from ssd_nb.checkpoint import save
 from ssd_nb.config import ConfigError, SSDConfig
@@ -16,17 +17,11 @@ from ssd_nb.shapes import CLASSES
 ROOT = Path(__file__).resolve().parents[1]
 onnxruntime = pytest.importorskip('onnxruntime')
 
-def lively(cfg, steps=12):
-    "A session after some steps on noise: answers that differ by more than rounding."
-    session, batch = make_session('torch', cfg, device='cpu'), random_batch(cfg, 4)
-    for _ in range(steps): session.train_step(batch, .02)
-    return session
-
 @pytest.fixture(scope='module')
 def cfg(): return SSDConfig.preset('tiny', classes=CLASSES, norm_momentum=.5, device='cpu')
 
 @pytest.fixture(scope='module')
-def session(cfg): return lively(cfg)
+def session(cfg): return lively_session(cfg)
 
 @pytest.fixture(scope='module')
 def checkpoint(cfg, session, tmp_path_factory):
@@ -56,7 +51,7 @@ def test_decoded_answers_by_hand(cfg, session):
 def test_photographs_through_the_reference_model(sample_data, tmp_path):
     "ONNX within 1e-4 of torch at batch 1 and 8, raw and decoded."
     cfg = SSDConfig(coco_root=str(sample_data('coco-tiny')), norm_momentum=.5)
-    session, records = lively(cfg, 3), open_dataset(cfg, training=False).records[:8]
+    session, records = lively_session(cfg, 3), open_dataset(cfg, training=False).records[:8]
     images = np.stack([load_square(r.image, 300, (r.height, r.width)) for r in records])
     for decoded in (False, True):
         export(session, cfg, tmp_path/'net.onnx', decoded=decoded)
@@ -68,23 +63,18 @@ def test_photographs_through_the_reference_model(sample_data, tmp_path):
 
 def test_an_average_is_exported_where_there_is_one(cfg, tmp_path):
     "The command writes what evaluation looks at."
-    session = lively(cfg.replace(ema=.9), 4)
+    session = lively_session(cfg.replace(ema=.9), 4)
     save(tmp_path/'last.safetensors', session.get_state(), cfg.replace(ema=.9))
-    subprocess.run([sys.executable, '-m', 'ssd_nb.export', str(tmp_path)], check=True, capture_output=True)
+    command('export', tmp_path)
     seeing, images = make_session('torch', cfg, training=False), check_images(128, 2)
     seeing.set_state(session.get_state())
     assert np.abs(run_onnx(tmp_path/'last.onnx', images)[1] - seeing.predict(images)[1]).max() < LIMIT
 
-def command(*args, status=0):
-    done = subprocess.run([sys.executable, '-m', 'ssd_nb.export', *map(str, args)], capture_output=True, text=True)
-    assert done.returncode == status and 'Traceback' not in done.stderr, done.stderr
-    return done
-
 def test_command(checkpoint, tmp_path):
-    done = command(checkpoint.parent, '--decoded', '--output', tmp_path/'shared.onnx')
+    done = command('export', checkpoint.parent, '--decoded', '--output', tmp_path/'shared.onnx')
     assert 'largest difference from the torch session: ' in done.stdout and 'at batch 1, ' in done.stdout and 'at batch 8' in done.stdout and (tmp_path/'shared.onnx').exists()
-    assert 'no such checkpoint' in command('no/such.ckpt', status=2).stderr
-    assert 'invalid choice' in command(checkpoint, '--format', 'onx', status=2).stderr and list(checkpoint.parent.glob('*.onnx')) == []
+    assert 'no such checkpoint' in command('export', 'no/such.ckpt', status=2).stderr
+    assert 'invalid choice' in command('export', checkpoint, '--format', 'onx', status=2).stderr and list(checkpoint.parent.glob('*.onnx')) == []
 
 def test_a_wrong_file_is_not_written(cfg, session, tmp_path):
     class Turncoat:

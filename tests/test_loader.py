@@ -256,8 +256,9 @@ def test_devices_share_an_epoch(count, size, world):
     parts = [train_batches(order, size, r, world) for r in range(world)]
     assert np.array_equal(np.concatenate(parts, 1), train_batches(order, size*world))
     assert len(np.unique(parts)) == np.size(parts) == count//(size*world)*size*world
-    judged = np.concatenate([b for r in range(world) for b in eval_batches(order, size, r, world)] or [order[:0]])
-    assert sorted(judged) == sorted(order)
+    whole, shares = eval_batches(order, size), [eval_batches(order, size, r, world) for r in range(world)]
+    assert np.array_equal(np.concatenate([*whole, order[:0]]), order) # nothing is dropped
+    assert [b.tolist() for b in whole] == [shares[n % world][n//world].tolist() for n in range(len(whole))] and sum(map(len, shares)) == len(whole)
 
 
 def test_two_devices_see_the_steps_of_one(dataset):

@@ -1,12 +1,12 @@
 "Prediction: any image in, the pixels and the answers of evaluation out; files, mistakes and the command."
 from __future__ import annotations
-import json, os, subprocess, sys
+import json, os
 from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from ssd_nb.backend import make_session, random_batch
+from conftest import command, lively_session
 from ssd_nb.checkpoint import save
 from ssd_nb.config import SSDConfig, UserError
 from ssd_nb.datasets import DataError, open_dataset
@@ -23,11 +23,8 @@ def cfg(tmp_path_factory):
 @pytest.fixture(scope='module')
 def checkpoint(cfg, tmp_path_factory):
     "A network whose answers differ from image to image, few of them with high scores; it remembers its category ids."
-    session, batch = make_session('torch', cfg), random_batch(cfg, 4)
-    for _ in range(15): session.train_step(batch, .02)
     path, dataset = tmp_path_factory.mktemp('run')/'last.safetensors', open_dataset(cfg, training=False)
-    state = {k: v - 3*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()}
-    save(path, state, cfg.replace(classes=dataset.classes), category_ids=dataset.category_ids)
+    save(path, lively_session(cfg, shy=3).get_state(), cfg.replace(classes=dataset.classes), category_ids=dataset.category_ids)
     return path
 
 def test_the_answers_of_evaluation(cfg, checkpoint, tmp_path, capsys):
@@ -94,5 +91,5 @@ def test_what_is_no_image_is_passed_over(checkpoint, tmp_path, capsys):
     (['no.jpg'], 'no.jpg'), (['no*.jpg'], 'pattern'), (['.', '--checkpoint_path', 'no.safetensors'], 'no.safetensors'), (['--checkpoint_path', 'x'], 'IMAGE'), (['.', '--min_scor', '.5'], '--min_score')])
 def test_mistakes_end_in_a_sentence(args, message, tmp_path):
     (tmp_path/'file.txt').write_text('x')
-    done = subprocess.run([sys.executable, '-m', 'ssd_nb.predict', *args], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])})
-    assert done.returncode == 2 and message in done.stderr and 'Traceback' not in done.stderr and [p.name for p in tmp_path.iterdir()] == ['file.txt']
+    done = command('predict', *args, status=2, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])})
+    assert message in done.stderr and [p.name for p in tmp_path.iterdir()] == ['file.txt']

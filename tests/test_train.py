@@ -1,6 +1,7 @@
 "Training and evaluation as commands, on toy scenes and on real images."
-import csv, json, subprocess, sys
+import csv, json
 import numpy as np, pytest
+from conftest import command
 from ssd_nb.backend import make_session
 from ssd_nb.config import SSDConfig
 from ssd_nb.datasets import open_dataset
@@ -10,12 +11,6 @@ from ssd_nb.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory): return write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=48, val=8)
-
-def command(module, *args, status=0, cwd=None):
-    done = subprocess.run([sys.executable, '-m', f'ssd_nb.{module}', *map(str, args)], capture_output=True, text=True, cwd=cwd)
-    assert done.returncode == status, done.stderr
-    assert 'Traceback' not in done.stderr
-    return done
 
 @pytest.fixture(scope='module')
 def runs(scenes, tmp_path_factory):

@@ -3,6 +3,7 @@ import csv, json, os, re, resource, shutil, signal, struct, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import cv2, numpy as np, pytest
+from conftest import command, shadow
 from ssd_nb import checkpoint, train as training
 from ssd_nb.architecture import initial_state, parameters
 from ssd_nb.backend import MOMENTUM, make_session
@@ -83,11 +84,67 @@ def test_ema_is_evaluated(micro):
     assert all(np.array_equal(session.get_state()[k], v) for k, v in averaged.items())
     assert any(not np.array_equal(state[k], v) for k, v in averaged.items())
 
+def events(folder):
+    "All events of a run, file by file, their checksums verified."
+    event_pb2, crc = pytest.importorskip('tensorboardX.proto.event_pb2'), pytest.importorskip('tensorboardX.record_writer').masked_crc32c
+    for path in sorted(folder.glob('events.out.tfevents.*'), key=lambda p: (p.stat().st_mtime_ns, p.name)):
+        data, found = path.read_bytes(), []
+        while data:
+            size, check = struct.unpack('<QI', data[:12])
+            content, (end,) = data[12:12 + size], struct.unpack('<I', data[12 + size:16 + size])
+            assert crc(data[:8]) == check and crc(content) == end
+            found.append(event_pb2.Event.FromString(content))
+            data = data[16 + size:]
+        yield found
+
+def numbers(events):
+    "What is shown of each step, without those that a later file makes it forget; nothing may be shown twice."
+    shown = {}
+    for e in [e for file in events for e in file]:
+        if e.HasField('session_log'): shown = {k: v for k, v in shown.items() if k[0] < e.step}
+        for v in e.summary.value:
+            assert (e.step, v.tag) not in shown
+            shown[e.step, v.tag] = v.simple_value
+    return shown
+
+def wanted(steps):
+    found = {(n, k): getattr(s, k) for n, s in enumerate(steps, 1) for k in ('loss', 'lr', 'mAP', 'AP50')}
+    return {k: np.float32(v) for k, v in found.items() if v is not None}
+
 def test_tensorboard_file_holds_every_step(micro):
-    run = train(micro.replace(tensorboard=True))
-    (file,) = run.folder.glob('events.out.tfevents.*')
-    losses = [struct.unpack('<f', m)[0] for m in re.findall(rb'loss\x15(.{4})', file.read_bytes(), re.DOTALL)]
-    assert losses == [float(s.loss) for s in run.steps]
+    run = train(micro.replace(tensorboard=True, run_eval=True, eval_start_epoch=1, eval_interval=1, save_best_ckpt=False, save_checkpoint_epochs=2))
+    (found,) = events(run.folder)
+    assert found[0].file_version == 'brain.Event:2' and [e.step for e in found[1:]] == [1, 1, 2, 3, 3, 4, 5, 6, 6] # two epochs of three steps, each judged
+    assert numbers([found]) == wanted(run.steps) and (6, 'mAP') in numbers([found])
+
+@pytest.mark.parametrize('at', ['step', 'evaluation', 'checkpoint'])
+def test_tensorboard_shows_a_run_once_and_changes_no_number(at, micro, monkeypatch):
+    "Killed in the eighth step, with a checkpoint after the sixth; while evaluating; or before the evaluation is in a checkpoint."
+    cfg = micro.replace(save_checkpoint_steps=2, batch_size=6, run_eval=True, eval_start_epoch=1, eval_interval=1, save_best_ckpt=False) # four steps an epoch
+    plain = train(cfg.replace(output_dir=cfg.output_dir + '-plain'))
+    class Killed(BaseException): pass
+    def kill(*_): raise Killed
+    write = checkpoint.save
+    def not_the_last(*args, **about): kill() if about['step'] == 8 and not about['evaluate'] else write(*args, **about)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        if at == 'step': meddle(patch, 8, kill)
+        if at == 'evaluation': patch.setattr(training, 'evaluate', kill)
+        if at == 'checkpoint': patch.setattr(checkpoint, 'save', not_the_last)
+        train(cfg.replace(tensorboard=True))
+    resumed = train(cfg.replace(tensorboard=True), resume=cfg.output_dir)
+    assert numbers(events(resumed.folder)) == wanted(plain.steps)
+    assert (resumed.folder/'metrics.csv').read_bytes() == (plain.folder/'metrics.csv').read_bytes()
+    assert all(np.array_equal(v, last(plain)[k]) for k, v in last(resumed).items())
+
+@pytest.mark.parametrize('count', [1, 2])
+def test_tensorboard_without_its_package(count, tmp_path):
+    "Said once and before anything is done, also when there would be many processes."
+    (tmp_path/'absent').mkdir()
+    shadow('tensorboardX', tmp_path/'absent')
+    path = os.pathsep.join([str(tmp_path/'absent'), str(Path(__file__).parents[1])])
+    done = command('train', '--preset', 'tiny', '--coco_root', 'scenes', '--tensorboard', '--device_num', count, status=2, cwd=tmp_path, env={**os.environ, 'PYTHONPATH': path})
+    assert done.stderr.count("--tensorboard needs tensorboardX, which is not installed: pip install 'ssd_nb[tensorboard]'") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ['absent']
 
 def test_freeze_layer(micro, trained):
     run = train(micro.replace(pre_trained=str(trained.folder), freeze_layer='backbone'))
@@ -226,11 +283,22 @@ def test_output_dir_that_cannot_be_used(where, match, micro, tmp_path):
     (tmp_path/'file').write_text('')
     with pytest.raises(ConfigError, match=match): train(micro.replace(output_dir=where.format(tmp_path)))
 
-def test_metrics_cost_is_not_quadratic(tmp_path):
-    "Rows of a long run, written once an epoch: the second half takes about as long as the first."
-    import time
-    metrics, steps, times = training.Metrics(tmp_path/'metrics.csv'), [], []
-    for epoch in range(100):
-        steps += [training.Step(epoch, k, .1, np.float32(k)) for k in range(458)]
-        begin = time.process_time(); metrics.write(steps); times.append(time.process_time() - begin)
-    assert np.median(times[50:]) < 3*np.median(times[:50]) and len(read_steps(tmp_path/'metrics.csv')) == 45_800
+class Counted:
+    "A file of which is known what was written to it."
+    def __init__(self, file, written): self.file, self.written = file, written
+    def __getattr__(self, name): return getattr(self.file, name)
+    def __enter__(self): return self
+    def __exit__(self, *_): self.file.close()
+    def read(self, *_): raise AssertionError('nothing need be read')
+    def write(self, data): self.written.append(len(data)); return self.file.write(data)
+
+def test_metrics_are_appended(tmp_path, monkeypatch):
+    "Rows of a long run, written once an epoch: each time the new ones and the one before them, no more."
+    metrics, steps, written = training.Metrics(tmp_path/'metrics.csv'), [], []
+    monkeypatch.setattr(training, 'open', lambda *args, **kw: Counted(open(*args, **kw), written), raising=False)
+    for epoch in range(20):
+        steps += [training.Step(epoch, k, .1, np.float32(k)) for k in range(50)]
+        written.clear(); metrics.write(steps)
+        assert sum(written) == sum(len(s.row()) for s in steps[-51:])
+    monkeypatch.undo()
+    assert [s.row() for s in read_steps(tmp_path/'metrics.csv')] == [s.row() for s in steps]
