@@ -1,5 +1,5 @@
 "Two processes do what one does, through the scripts and the frameworks' launchers."
-import csv, json, os, signal, subprocess, sys, time
+import csv, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from ssd_nb import checkpoint
@@ -8,34 +8,44 @@ from ssd_nb.shapes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'
-NET = dict(image_shape=(64, 64), steps=(8, 16, 32, 64, 64), num_workers=0, warmup_epochs=2., eval_start_epoch=5)
+NET = dict(image_shape=(64, 64), features_1=((1,8,1,1), (6,16,1,2), (6,24,1,2)), features_2=((6,32,1,2),), last_channels=64, extra_channels=(64,32,32), steps=(8, 16, 32, 64, 64),
+           num_workers=0, warmup_epochs=2., eval_start_epoch=5) # small: MindSpore compiles it anew in every process
+ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
+# the reference's two scripts differ by their default device and framework, and by a table of ranks
+DISTRIBUTE = dict(torch=lambda count, *rest: ('run_distribute_train_gpu.sh', count, *rest), mindspore=lambda count, epochs, lr, data, *pre: ('run_distribute_train.sh', count, epochs, lr, data, '-', *pre))
+EVAL = dict(torch='run_eval_gpu.sh', mindspore='run_eval.sh')
 
-def flags(values): return ' '.join(f'--{k} {",".join(map(str, v)) if isinstance(v, tuple) else v}' for k, v in values.items())
+@pytest.fixture(scope='module', params=['torch', 'mindspore'])
+def backend(request):
+    pytest.importorskip(request.param)
+    return request.param
 
-def script(name, *args, cwd, more='', status=0, target='CPU', sh='bash'):
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'DEVICE_TARGET': target, 'BACKEND': 'torch', 'ARGS': more, 'PYTHON': sys.executable}
-    done = subprocess.run([sh, SCRIPTS/name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=170)
+def script(name, *args, cwd, backend, more='', status=0):
+    env = {**ENV, 'DEVICE_TARGET': 'CPU', 'BACKEND': backend, 'ARGS': more, 'PYTHON': sys.executable}
+    done = subprocess.run(['bash', SCRIPTS/name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     log = ''.join(p.read_text() for p in sorted(cwd.glob('*/log.txt')))
     assert done.returncode == status, done.stdout + done.stderr + log
+    assert '[ERROR]' not in log and '[WARNING]' not in log and '[INFO]' not in log, log
     return done
 
 @pytest.fixture(scope='module')
-def begun(tmp_path_factory):
-    "Scenes, and weights after 60 steps: fresh ones turn the last digit of a sum into the third of a loss within ten steps (nbs/20b_devices)."
+def begun(backend, tmp_path_factory):
+    "Scenes, the network's numbers, and weights after 60 steps: fresh ones turn the last digit of a sum into the third of a loss within ten steps (nbs/20b_devices)."
     folder = tmp_path_factory.mktemp('begun')
     root = write_shapes(folder/'shapes', train=48, val=20)
-    cfg = SSDConfig.preset('tiny', coco_root=str(root), device='cpu', batch_size=8, epoch_size=10, run_eval=False, lr=.02, output_dir=str(folder/'run'), **NET)
+    cfg = SSDConfig.preset('tiny', backend=backend, coco_root=str(root), device='cpu', batch_size=8, epoch_size=10, run_eval=False, lr=.02, output_dir=str(folder/'run'), **NET)
     train(cfg)
-    return root, folder/'run'
+    (folder/'net.yaml').write_text(json.dumps({**NET, 'coco_root': str(root)})) # JSON is YAML
+    return root, folder/'run', folder/'net.yaml'
 
 @pytest.fixture(scope='module')
-def pair(begun, tmp_path_factory):
-    "The same ten steps and their evaluation: one process with batches of 8, two with 4 each."
-    (root, weights), folder = begun, tmp_path_factory.mktemp('pair')
-    common = dict(preset='tiny', coco_root=root, run_eval='true', lr_init=.001, sync_norm='true', **NET)
+def pair(backend, begun, tmp_path_factory):
+    "The same ten steps and their evaluation: one process with batches of 8, two with 4 each. Batch norm takes the statistics of all images (sync_norm)."
+    (_, weights, net), folder = begun, tmp_path_factory.mktemp('pair')
+    common = f'--preset tiny --config {net} --run_eval true --lr_init .001 --sync_norm true'
     (folder/'one').mkdir(); (folder/'two').mkdir()
-    script('run_standalone_train.sh', 2, .001, 'shapes', 0, weights, 0, cwd=folder/'one', more=flags({**common, 'batch_size': 8}))
-    script('run_distribute_train_gpu.sh', 2, 2, .001, 'shapes', weights, 0, cwd=folder/'two', more=flags({**common, 'batch_size': 4}))
+    script('run_standalone_train.sh', 2, .001, 'shapes', 0, weights, 0, cwd=folder/'one', backend=backend, more=f'{common} --batch_size 8')
+    script(*DISTRIBUTE[backend](2, 2, .001, 'shapes', weights, 0), cwd=folder/'two', backend=backend, more=f'{common} --batch_size 4')
     return folder/'one/LOG/run', folder/'two/LOG/run'
 
 def column(run, name): return np.array([float(r[name]) for r in csv.DictReader((run/'metrics.csv').open()) if r[name]])
@@ -47,10 +57,10 @@ def test_two_processes_have_the_losses_of_one(pair):
     a, b = (checkpoint.load(run/'last.safetensors')[0] for run in pair)
     assert max(np.abs(a[k] - b[k]).max()/max(np.abs(a[k]).max(), 1e-6) for k in a if k.endswith(('weight', 'variance')) and not k.startswith('momentum')) < 1e-3
 
-def test_two_processes_evaluate_as_one(pair, tmp_path):
+def test_two_processes_evaluate_as_one(backend, pair, tmp_path):
     two = pair[1]
     report = json.loads((two/'report.json').read_text())
-    found = script('run_eval_gpu.sh', 'shapes', two, 0, cwd=tmp_path, more='--batch_size 4')
+    found = script(EVAL[backend], 'shapes', two, 0, cwd=tmp_path, backend=backend, more='--batch_size 4')
     assert json.loads((tmp_path/'eval0/results/report.json').read_text())['AP'] == report['AP']
     assert (tmp_path/'eval0/results/predictions.json').read_bytes() == (two/'predictions.json').read_bytes()
     assert 'mAP: ' in found.stdout
@@ -59,23 +69,39 @@ def test_only_rank_0_writes(pair):
     assert (pair[1]/'train.log').read_text().count('epoch: 1 step: 6, loss is') == 1
     assert 'on each of 2 devices' in (pair[1]/'train.log').read_text()
 
-def test_interrupted_together_and_resumed(begun, tmp_path):
-    "SIGTERM to the launcher of two processes; the resumed run equals an undisturbed one, bit by bit."
-    root, _ = begun
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
-    base = [sys.executable, '-m', 'ssd_nb.train']
-    args = f'--preset tiny --device cpu --device_num 2 --coco_root {root} --batch_size 4 --epoch_size 3 --run_eval false --log_steps 1 {flags({**NET, "eval_start_epoch": 1})}'.split()
-    subprocess.run([*base, *args, '--output_dir', tmp_path/'whole'], env=env, check=True, capture_output=True)
-    process = subprocess.Popen([*base, *args, '--output_dir', tmp_path/'stopped'], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def command(*args): return [sys.executable, '-m', 'ssd_nb.train', *map(str, args)]
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
+def test_interrupted_together_and_resumed(backend, begun, tmp_path, signum):
+    "A signal to the launcher of two processes; the resumed run equals an undisturbed one, bit by bit."
+    if signum == signal.SIGINT and backend == 'torch': pytest.skip('torchrun and Ctrl-C: the signal reaches the processes by the terminal')
+    *_, net = begun
+    args = f'--preset tiny --config {net} --backend {backend} --device cpu --device_num 2 --batch_size 4 --epoch_size 3 --run_eval false --log_steps 1 --eval_start_epoch 1'.split()
+    def run(*more): subprocess.run(command(*more), env=ENV, check=True, capture_output=True)
+    run(*args, '--output_dir', tmp_path/'whole')
+    process = subprocess.Popen(command(*args, '--output_dir', tmp_path/'stopped'), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     log = tmp_path/'stopped/train.log'
     while not (log.exists() and 'epoch: 2 step: 2' in log.read_text()):
         assert process.poll() is None, process.stderr.read()
         time.sleep(.005)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(signum)
     err = process.communicate(timeout=60)[1]
-    assert f'--resume {tmp_path}/stopped' in err
+    assert process.returncode and f'--resume {tmp_path}/stopped' in err
     assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 18
-    subprocess.run([*base, '--resume', tmp_path/'stopped'], env=env, check=True, capture_output=True)
+    run('--resume', tmp_path/'stopped')
     assert (tmp_path/'whole/metrics.csv').read_bytes() == (tmp_path/'stopped/metrics.csv').read_bytes()
     a, b = (checkpoint.load(tmp_path/name/'last.safetensors')[0] for name in ('whole', 'stopped'))
     assert all(np.array_equal(a[k], b[k]) for k in a)
+
+def test_msrun_starts_a_group_as_well(begun, tmp_path):
+    "MindSpore's own launcher, as on several machines."
+    pytest.importorskip('mindspore')
+    if not (msrun := shutil.which('msrun') or shutil.which('msrun', path=str(Path(sys.executable).parent))): pytest.skip('no msrun')
+    *_, net = begun
+    (tmp_path/'train.py').write_text('from ssd_nb.train import main; main()')
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    from ssd_nb.launch import free_port
+    done = subprocess.run([msrun, '--worker_num=2', '--local_worker_num=2', '--join=True', f'--master_port={free_port()}', f'--log_dir={tmp_path}/logs', str(tmp_path/'train.py'), *f'--preset tiny --config {net} --backend mindspore --device cpu '
+        f'--device_num 2 --batch_size 4 --epoch_size 1 --run_eval false --output_dir {tmp_path}/run'.split()], env={**ENV, 'PATH': path}, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert len(column(tmp_path/'run', 'loss')) == 6

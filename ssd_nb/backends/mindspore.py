@@ -4,7 +4,7 @@
 
 # %% ../../nbs/15_mindspore.ipynb #cell-002
 from __future__ import annotations
-import ctypes, os, sys, tempfile
+import atexit, ctypes, os, sys, tempfile
 from pathlib import Path
 from typing import Any, Sequence
 os.environ.setdefault('GLOG_v', '3') # MindSpore's log: errors only, unless the user wants more; it is read when mindspore is imported
@@ -23,7 +23,7 @@ from ..loader import Batch
 __all__ = ['DEVICES', 'AVX2', 'HALF', 'momentum_step', 'assign', 'available', 'pick_device', 'cap_instruction_set', 'Half',
            'devices', 'SharedNorm', 'make_norm', 'ConvUnit', 'parameter', 'make_parameters', 'RowCell', 'SSD', 'focal',
            'multibox_loss', 'flat', 'cut', 'learn', 'forget', 'TrainStep', 'joined', 'parted', 'MindSporeSession',
-           'make_session', 'Group', 'join', 'launcher', 'Decoded', 'run_file']
+           'make_session', 'silence', 'Group', 'join', 'launcher', 'Decoded', 'run_file']
 
 # %% ../../nbs/15_mindspore.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
@@ -343,15 +343,21 @@ def make_session(cfg: SSDConfig, # the numbers
     return MindSporeSession(cfg, training=training, device=device)
 
 # %% ../../nbs/15_mindspore.ipynb #group
+def silence() -> None:
+    "Standard error says nothing more."
+    sys.stderr.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
 class Group:
     "The processes of a MindSpore cluster; see `backend.Group`."
     def __init__(self, device: str):
         pick_device(device)
         init()
+        atexit.register(silence) # the cluster's threads say goodbye on standard error, whatever the level of the log
         self.rank, self.world, self.everyone = get_rank(), get_group_size(), ops.AllGather()
 
     def _together(self, numbers: np.ndarray) -> np.ndarray: # [n], of all the same n -> [world, n]
-        ms.runtime.synchronize() # collective operations of a step that still runs come first
+        if ms.get_current_device()[0] != 'CPU': ms.runtime.synchronize() # collective operations of a step that still runs come first; a CPU has done them
         try: return self.everyone(Tensor(np.array(numbers, np.float32))).asnumpy().reshape(self.world, -1)
         except RuntimeError as e: raise DeviceLost from e
 
