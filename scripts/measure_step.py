@@ -4,7 +4,7 @@ Variants: torch, mindspore, and mindspore with the loss in the reference's formu
 from __future__ import annotations
 import argparse, resource, subprocess, sys, time
 
-def one_hot_loss(locs, logits, target_locs, labels, gamma, alpha):
+def one_hot_loss(locs, logits, target_locs, labels, num_matched, gamma, alpha):
     "The same loss by way of arrays of [B, N, classes]."
     target = ops.one_hot(labels, logits.shape[-1], ms.Tensor(1., ms.float32), ms.Tensor(0., ms.float32))
     p = ops.sigmoid(logits)
@@ -13,7 +13,7 @@ def one_hot_loss(locs, logits, target_locs, labels, gamma, alpha):
     classes = (ops.pow(1 - right, gamma)*(target*alpha + (1 - target)*(1 - alpha))*entropy).sum()
     matched = ops.cast(labels > 0, locs.dtype)
     boxes = (ops.smooth_l1_loss(locs, target_locs, reduction='none')*ops.expand_dims(matched, -1)).sum()
-    return (classes + boxes)/ops.clamp(matched.sum(), min=1)
+    return (classes + boxes)/ops.clamp(num_matched, min=1)
 
 def measure(variant: str, preset: str, batch_size: int, steps: int) -> None:
     "Print one line of figures."

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from ssd_nb import checkpoint
 from ssd_nb.config import SSDConfig
+from ssd_nb.launch import free_port
 from ssd_nb.shapes import write_shapes
 from ssd_nb.train import train
 
@@ -71,36 +72,35 @@ def test_only_rank_0_writes(pair):
 
 def command(*args): return [sys.executable, '-m', 'ssd_nb.train', *map(str, args)]
 
-@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT])
-def test_interrupted_together_and_resumed(backend, begun, tmp_path, signum):
-    "A signal to the launcher of two processes; the resumed run equals an undisturbed one, bit by bit."
-    if signum == signal.SIGINT and backend == 'torch': pytest.skip('torchrun and Ctrl-C: the signal reaches the processes by the terminal')
+def test_interrupted_together_and_resumed(backend, begun, tmp_path):
+    "Signals to the launcher of two processes; the resumed run equals an undisturbed one, bit by bit."
     *_, net = begun
     args = f'--preset tiny --config {net} --backend {backend} --device cpu --device_num 2 --batch_size 4 --epoch_size 3 --run_eval false --log_steps 1 --eval_start_epoch 1'.split()
     def run(*more): subprocess.run(command(*more), env=ENV, check=True, capture_output=True)
     run(*args, '--output_dir', tmp_path/'whole')
-    process = subprocess.Popen(command(*args, '--output_dir', tmp_path/'stopped'), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    log = tmp_path/'stopped/train.log'
-    while not (log.exists() and 'epoch: 2 step: 2' in log.read_text()):
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(.005)
-    process.send_signal(signum)
-    err = process.communicate(timeout=60)[1]
-    assert process.returncode and f'--resume {tmp_path}/stopped' in err
+    args += ['--output_dir', tmp_path/'stopped']
+    for signum, moment in ((signal.SIGTERM, 'epoch: 1 step: 3,'), (signal.SIGINT, 'epoch: 2 step: 3,')):
+        process, log = subprocess.Popen(command(*args), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), tmp_path/'stopped/train.log'
+        while not (log.exists() and moment in log.read_text()):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(.005)
+        process.send_signal(signum)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode and f'{signum.name}: stopped after' in err and f'--resume {tmp_path}/stopped' in err, err
+        args = ['--resume', tmp_path/'stopped']
     assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 18
-    run('--resume', tmp_path/'stopped')
+    run(*args)
     assert (tmp_path/'whole/metrics.csv').read_bytes() == (tmp_path/'stopped/metrics.csv').read_bytes()
     a, b = (checkpoint.load(tmp_path/name/'last.safetensors')[0] for name in ('whole', 'stopped'))
     assert all(np.array_equal(a[k], b[k]) for k in a)
 
-def test_msrun_starts_a_group_as_well(begun, tmp_path):
+@pytest.mark.parametrize('backend', ['mindspore'], indirect=True)
+def test_msrun_starts_a_group_as_well(backend, begun, tmp_path):
     "MindSpore's own launcher, as on several machines."
-    pytest.importorskip('mindspore')
     if not (msrun := shutil.which('msrun') or shutil.which('msrun', path=str(Path(sys.executable).parent))): pytest.skip('no msrun')
     *_, net = begun
     (tmp_path/'train.py').write_text('from ssd_nb.train import main; main()')
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
-    from ssd_nb.launch import free_port
     done = subprocess.run([msrun, '--worker_num=2', '--local_worker_num=2', '--join=True', f'--master_port={free_port()}', f'--log_dir={tmp_path}/logs', str(tmp_path/'train.py'), *f'--preset tiny --config {net} --backend mindspore --device cpu '
         f'--device_num 2 --batch_size 4 --epoch_size 1 --run_eval false --output_dir {tmp_path}/run'.split()], env={**ENV, 'PATH': path}, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
