@@ -261,20 +261,18 @@ def _next_scaler(self: TrainStep, good):
 TrainStep.update, TrainStep.next_scaler = _update, _next_scaler
 
 # %% ../../nbs/15_mindspore.ipynb #cell-027
-def joined(state: dict[str, np.ndarray], # by canonical name, with the prefix
+def joined(state: dict[str, np.ndarray], # by canonical name
            which: Sequence[architecture.Parameter], # of these, in this order
-           prefix: str = '',
           ) -> np.ndarray: # one vector
     "Arrays of a state, end to end."
-    return np.concatenate([np.zeros(0, np.float32), *(np.ravel(state[prefix + p.name]) for p in which)])
+    return np.concatenate([np.zeros(0, np.float32), *(np.ravel(state[p.name]) for p in which)])
 
 def parted(vector: np.ndarray, # of `joined`
            which: Sequence[architecture.Parameter], # as there
-           prefix: str = '',
-          ) -> dict[str, np.ndarray]:
+          ) -> dict[str, np.ndarray]: # by canonical name
     "The arrays again."
     parts = np.split(vector, np.cumsum([np.prod(p.shape, dtype=int) for p in which])[:-1])
-    return {prefix + p.name: a.reshape(p.shape) for p, a in zip(which, parts)}
+    return {p.name: a.reshape(p.shape) for p, a in zip(which, parts)}
 
 # %% ../../nbs/15_mindspore.ipynb #session
 class MindSporeSession:
@@ -284,7 +282,8 @@ class MindSporeSession:
         if self.device == 'CPU': cap_instruction_set()
         self.learnt, self.moving = (learnt(cfg), moving(cfg)) if training else ([], [])
         self.followed = [*self.learnt, *self.moving] if cfg.ema else [] # what has an average of its own; that of frozen parameters is themselves
-        state, self.tensors = initial_state(cfg), make_parameters(cfg)
+        self.tensors = make_parameters(cfg)
+        state = {name: p.asnumpy() for name, p in self.tensors.items()}
         self.momenta = {p.name: parameter(MOMENTUM + p.name, np.zeros(p.shape)) for p in self.learnt}
         self.statistics, self.averages, self.scaler = (parameter(n, v) for n, v in (('statistics', joined(state, self.moving)), ('averages', joined(state, self.followed)), (SCALER, (cfg.loss_scale, 0, 0))))
         self.net, self.settled = SSD(cfg, self.tensors), True
@@ -397,6 +396,7 @@ class Decoded(nn.Cell):
 
 def _export(self: MindSporeSession, path: str | Path, decoded: bool = False) -> None:
     "Write the network as MindIR: images uint8 [batch, S, S, 3] to locs and logits, or to boxes and scores."
+    self.settle()
     net, images = Decoded(self.net, self.cfg) if decoded else self.net, Tensor(shape=[None, *self.cfg.image_shape, 3], dtype=ms.uint8)
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         ms.export(net, images, file_name=f'{folder}/network', file_format='MINDIR')
