@@ -59,10 +59,13 @@ def encode_from(yxhw: np.ndarray, # [n, 4] objects
     (shift, stretch), size = cfg.prior_scaling, defaults[..., 2:]
     return np.concatenate([(yxhw[..., :2] - defaults[..., :2])/(size*shift), np.log(np.maximum(yxhw[..., 2:]/size, 1e-6))/stretch], -1)
 
+# %% ../nbs/03_box_coding.ipynb #encode-decode
 def encode(yxyx: np.ndarray, # [N, 4] the object that each default box learns
            cfg: SSDConfig, # the numbers
           ) -> np.ndarray: # [N, 4] float32 locs
-    "Locs of one object for each default box (paper, equation 2)."
+    "Locs of one object for each default box (paper, equation 2). Raises `ValueError` for another number of objects."
+    if np.shape(yxyx) != (cfg.num_boxes, 4):
+        raise ValueError(f'encode wants one object for each default box, [{cfg.num_boxes}, 4], not {list(np.shape(yxyx))}; match_and_encode takes the objects of an image, encode_from chosen pairs')
     return encode_from(to_centres(yxyx), default_boxes(cfg), cfg).astype(np.float32)
 
 def decode(locs: np.ndarray, # [..., N, 4] as the network predicts them

@@ -13,23 +13,7 @@ from .config import SSDConfig
 from .default_boxes import default_boxes
 
 # %% auto #0
-__all__ = ['kept_boxes', 'overlaps', 'match', 'match_and_encode']
-
-# %% ../nbs/04_matching.ipynb #cell-008
-def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every default box
-               bipartite: bool, # every object keeps a box of its own; else of two with the same best box only the first
-              ) -> np.ndarray: # [M] default box that each object keeps; -1 for none
-    "Rule one: the default box that each object keeps whatever the threshold."
-    best = overlap.argmax(1)
-    if len(set(best.tolist())) == len(best): return best # nobody competes: the usual case
-    if not bipartite:
-        first = np.unique(best, return_index=True)[1]
-        return np.where(np.isin(np.arange(len(best)), first), best, -1)
-    overlap, best = overlap.copy(), np.full(len(best), -1)
-    for _ in range(min(overlap.shape)):
-        m, n = divmod(int(overlap.argmax()), overlap.shape[1])
-        best[m], overlap[m], overlap[:, n] = n, -1, -1
-    return best
+__all__ = ['overlaps', 'kept_boxes', 'match', 'match_and_encode']
 
 # %% ../nbs/04_matching.ipynb #cell-011
 @lru_cache(maxsize=16)
@@ -49,6 +33,22 @@ def overlaps(boxes: np.ndarray, # [M, 4] yxyx
     both = np.multiply(height, width, out=height)
     either = np.subtract(area + box_area(boxes.astype(np.float32))[:, None], both, out=width)
     return np.divide(both, either, out=both)
+
+# %% ../nbs/04_matching.ipynb #cell-008
+def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every default box
+               bipartite: bool, # every object keeps a box of its own; else of two with the same best box only the first
+              ) -> np.ndarray: # [M] default box that each object keeps; -1 for none
+    "Rule one: the default box that each object keeps whatever the threshold."
+    best = overlap.argmax(1)
+    if len(set(best.tolist())) == len(best): return best # nobody competes: the usual case
+    if not bipartite:
+        first = np.unique(best, return_index=True)[1]
+        return np.where(np.isin(np.arange(len(best)), first), best, -1)
+    overlap, best = overlap.copy(), np.full(len(best), -1)
+    for _ in range(min(overlap.shape)):
+        m, n = divmod(int(overlap.argmax()), overlap.shape[1])
+        best[m], overlap[m], overlap[:, n] = n, -1, -1
+    return best
 
 # %% ../nbs/04_matching.ipynb #grid
 class _Grid(NamedTuple):

@@ -4,10 +4,11 @@
 
 # %% ../nbs/01_visualize.ipynb #cell-002
 from __future__ import annotations
-import functools, io
+import io
 from pathlib import Path
 from typing import Any, Sequence
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from matplotlib.text import Text
 from .config import replacing
 
 # %% auto #0
-__all__ = ['LINE_COLOURS', 'Picture', 'panels', 'oklab', 'class_colour', 'text_colour', 'place_label', 'BoxLabel', 'draw_boxes',
+__all__ = ['LINE_COLOURS', 'Picture', 'panels', 'class_colour', 'text_colour', 'place_label', 'BoxLabel', 'draw_boxes',
            'show_image', 'show_grid', 'running_mean', 'plot_lines', 'save_figure']
 
 # %% ../nbs/01_visualize.ipynb #cell-004
@@ -47,45 +48,22 @@ def panels(rows: int = 1, # axes below each other
     for ax in axes.flat: ax.spines[['top', 'right']].set_visible(False)
     return fig, axes
 
-# %% ../nbs/01_visualize.ipynb #cell-009
-_RGB_TO_LMS = np.array([[.4122214708, .5363325363, .0514459929], [.2119034982, .6806995451, .1073969566], [.0883024619, .2817188376, .6299787005]])
-_LMS_TO_LAB = np.array([[.2104542553, .7936177850, -.0040720468], [1.9779984951, -2.4285922050, .4505937099], [.0259040371, .7827717662, -.8086757660]])
-
-def _linear(rgb: np.ndarray) -> np.ndarray:
-    "Amounts of light of sRGB values in [0,1]."
-    return np.where(rgb <= .04045, rgb/12.92, ((rgb + .055)/1.055)**2.4)
-
-def oklab(rgb: np.ndarray, # [..., 3] sRGB in [0,1]
-         ) -> np.ndarray: # [..., 3] lightness in [0,1], green-red, blue-yellow
-    "Colours where a distance is how different they look."
-    return np.cbrt(_linear(np.asarray(rgb, float)) @ _RGB_TO_LMS.T) @ _LMS_TO_LAB.T
-
 # %% ../nbs/01_visualize.ipynb #cell-012
-@functools.cache
-def _palette() -> np.ndarray:
-    "90 colours [90, 3], the most different first."
-    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 18)]*3, indexing='ij'), -1).reshape(-1, 3)
-    lab = oklab(grid)
-    usable = (lab[:, 0] > .5) & (lab[:, 0] < .9) & (np.hypot(lab[:, 1], lab[:, 2]) > .06)
-    grid, lab = grid[usable], lab[usable]
-    chosen = [int(np.linalg.norm(grid - (.9, .15, .15), axis=1).argmin())] # begin with red
-    distance = np.full(len(grid), np.inf)
-    for _ in range(89):
-        last = np.linalg.norm(lab - lab[chosen[-1]], axis=1)
-        distance = np.minimum(distance, last)
-        chosen.append(int(np.minimum(distance, last/1.5).argmax())) # half as far again from its neighbour as from the rest
-    return grid[chosen]
+_SHADES = dict(tab20=2, tab20b=4, tab20c=4) # matplotlib's lists, and how many shades of a hue stand together
+_COLOURS = [c for name, shades in _SHADES.items() for i in range(shades) for c in colormaps[name].colors[i::shades] if max(c) > min(c)] # a grey has equal parts
 
 def class_colour(label: int, # 0 is the background
                 ) -> tuple[float, float, float]: # red, green, blue in [0,1]
-    "The colour of a class in every picture; labels above 90 begin again at label 1's."
-    return (.6, .6, .6) if label == 0 else tuple(map(float, _palette()[(label - 1) % 90]))
+    "The colour of a class in every picture; labels above 54 begin again at label 1's."
+    return (.6, .6, .6) if label == 0 else _COLOURS[(label - 1) % len(_COLOURS)]
 
 # %% ../nbs/01_visualize.ipynb #cell-015
 def text_colour(background: Sequence[float], # red, green, blue in [0,1]
                ) -> str: # 'black' or 'white'
     "The more legible text colour on a background."
-    luminance = _linear(np.asarray(background, float)) @ np.array([.2126, .7152, .0722])
+    rgb = np.asarray(background, float)
+    light = np.where(rgb <= .04045, rgb/12.92, ((rgb + .055)/1.055)**2.4) # what sRGB values stand for
+    luminance = light @ np.array([.2126, .7152, .0722])
     return 'black' if (luminance + .05)/.05 >= 1.05/(luminance + .05) else 'white'
 
 # %% ../nbs/01_visualize.ipynb #cell-018
