@@ -16,10 +16,10 @@ from .loader import Batch
 from .matching import match_and_encode
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'LAUNCHED', 'Session', 'MissingFramework', 'make_session', 'StateError', 'check_state',
-           'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen', 'learnt',
-           'moving', 'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group', 'Alone',
-           'DeviceLost', 'join', 'launcher']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'SMALL', 'LAUNCHED', 'Session', 'MissingFramework', 'make_session', 'StateError',
+           'check_state', 'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen',
+           'learnt', 'moving', 'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group',
+           'Alone', 'DeviceLost', 'join', 'launcher']
 
 # %% ../nbs/13_backend.ipynb #cell-005
 class Session(Protocol):
@@ -77,6 +77,9 @@ def check_state(state: dict[str, np.ndarray], # canonical name to array
     if wrong: raise StateError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
 
 # %% ../nbs/13_backend.ipynb #cell-013
+SMALL = SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, features_1=((1,8,1,1), (6,16,1,2), (6,24,1,2)), features_2=((6,32,1,2),), last_channels=64,
+                         extra_channels=(32,), extra_ratios=(.5,), steps=(8, 16, 32), aspect_ratios=((2,), (2,3), (2,3)), loss_scale=64.) # compiled and trained in moments
+
 def random_batch(cfg: SSDConfig, # the numbers
                  size: int, # images
                  seed: int = 0, # of everything in it
@@ -153,10 +156,9 @@ def check_round_trip(name: str, cfg: SSDConfig) -> None:
     assert not any(v.any() for k, v in two.get_state().items() if k.startswith(MOMENTUM)), 'absent momentum starts at 0'
 
 def check_session(name: str, # backend
-                  cfg: SSDConfig | None = None, # small by default
+                  cfg: SSDConfig = SMALL, # its network
                  ) -> None:
     "The contract as assertions; raises AssertionError with what is not fulfilled."
-    cfg = cfg or SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, steps=(8, 16, 32, 64, 64), loss_scale=64.)
     for check in (check_predict, check_step, check_round_trip): check(name, cfg)
 
 # %% ../nbs/13_backend.ipynb #cell-022
@@ -222,10 +224,9 @@ def check_average(name: str, cfg: SSDConfig) -> None:
     assert np.array_equal(one.predict(batch.images)[1], two.predict(batch.images)[1]), 'inference takes the averages'
 
 def check_options(name: str, # backend
-                  cfg: SSDConfig | None = None, # small by default
+                  cfg: SSDConfig = SMALL, # its network
                  ) -> None:
     "The options of a step as assertions: skipped steps, frozen layers, moving averages, half precision."
-    cfg = cfg or SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, steps=(8, 16, 32, 64, 64), loss_scale=64.)
     for check in (check_skip, check_frozen, check_average): check(name, cfg)
     session, batch = make_session(name, cfg.replace(amp='bf16'), device='cpu'), random_batch(cfg, 4)
     exact = float(make_session(name, cfg, device='cpu').train_step(batch, .01))

@@ -3,14 +3,14 @@ import csv, json, os, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
 from ssd_nb import checkpoint
+from ssd_nb.backend import SMALL
 from ssd_nb.config import SSDConfig
 from ssd_nb.launch import free_port
 from ssd_nb.shapes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'
-NET = dict(image_shape=(64, 64), features_1=((1,8,1,1), (6,16,1,2), (6,24,1,2)), features_2=((6,32,1,2),), last_channels=64, extra_channels=(64,32,32), steps=(8, 16, 32, 64, 64),
-           num_workers=0, warmup_epochs=2., eval_start_epoch=5) # small: MindSpore compiles it anew in every process
+NET = dict({k: getattr(SMALL, k) for k in 'image_shape features_1 features_2 last_channels extra_channels extra_ratios steps aspect_ratios'.split()}, num_workers=0, warmup_epochs=2., eval_start_epoch=5)
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 # the reference's two scripts differ by their default device and framework, and by a table of ranks
 DISTRIBUTE = dict(torch=lambda count, *rest: ('run_distribute_train_gpu.sh', count, *rest), mindspore=lambda count, epochs, lr, data, *pre: ('run_distribute_train.sh', count, epochs, lr, data, '-', *pre))
