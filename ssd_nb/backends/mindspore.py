@@ -312,7 +312,7 @@ class MindSporeSession:
         return locs.asnumpy()[:count], logits.asnumpy()[:count]
 
     def _put(self, parameters: dict[str, Parameter], values: dict[str, np.ndarray]) -> None:
-        for name, value in values.items(): parameters[name].set_data(Tensor(np.array(value, np.float32)))
+        for name, value in values.items(): assign(parameters[name], Tensor(np.array(value, np.float32))) # a compiled graph would not see `set_data`
 
 # %% ../../nbs/15_mindspore.ipynb #session-state
 def _get_state(self: MindSporeSession) -> dict[str, np.ndarray]:
