@@ -6,7 +6,7 @@ import cv2, numpy as np, pytest
 from conftest import BACKEND, NET, command, shadow
 from ssd_nb import checkpoint, train as training
 from ssd_nb.architecture import initial_state, parameters
-from ssd_nb.backend import MOMENTUM, make_session
+from ssd_nb.backend import make_session, random_batch
 from ssd_nb.config import ConfigError, PRESETS, SSDConfig, UserError, make_parser, read_yaml
 from ssd_nb.datasets import open_dataset
 from ssd_nb.schedule import learning_rates
@@ -55,6 +55,21 @@ def test_save_best_ckpt(micro):
     scores = [s.mAP for s in run.steps if s.mAP is not None]
     assert len(scores) == 2 and checkpoint.load(run.folder/'best.safetensors')[2]['best'] == max(scores)
     assert 'best.safetensors' not in names(train(cfg.replace(save_best_ckpt=False, output_dir=cfg.output_dir + '2')))
+
+def test_a_state_is_taken_over_at_any_time(each):
+    "Also by a session that has trained and predicted; and what it has learnt since its last prediction is seen by the next."
+    one, two, other = (make_session(each.backend, each, training=training, device='cpu') for training in (True, True, False))
+    batches = [random_batch(each, 4, seed=k) for k in range(3)]
+    def same(): return all(np.array_equal(a, b) for a, b in zip(one.predict(batches[0].images), other.predict(batches[0].images)))
+    for session in (one, two, other): session.predict(batches[0].images)
+    for batch in batches:
+        one.train_step(batch, .02)
+        other.set_state(one.get_state())
+        assert same()
+    two.train_step(batches[1], .02)
+    two.set_state(one.get_state())
+    assert float(one.train_step(batches[0], .02)) == float(two.train_step(batches[0], .02))
+    assert all(np.array_equal(v, two.get_state()[k]) for k, v in one.get_state().items())
 
 def test_class_num_and_image_shape(each):
     run = train(each.replace(image_shape=(96, 96), epoch_size=1))
