@@ -2,8 +2,9 @@
 
     SSD_NB_BLOCK=mindspore pytest tests
 
-What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work all the same."""
-import os, subprocess, sys, tempfile
+What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work all the same.
+What a framework does itself is tested with each of them, by the fixture `backend`; all else with one, `BACKEND`."""
+import importlib.util, os, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np, pytest
 
@@ -28,6 +29,21 @@ if BLOCKED:
             report.outcome, report.longrepr = 'skipped', (str(item.path), item.location[1], f'needs {BLOCKED}, which is blocked')
         return report
 
+FRAMEWORKS = [name for name in ('torch', 'mindspore') if name != BLOCKED and importlib.util.find_spec(name)]
+BACKEND = [*FRAMEWORKS, 'torch'][0] # of tests that either would do for
+# a network that MindSpore compiles in two seconds, for tests that are not about what it learns
+NET = dict(image_shape=(64, 64), stem_channels=8, features_1=((1,8,1,2), (2,8,1,2)), features_2=((2,16,1,2),), last_channels=32, extra_channels=(), extra_ratios=(), steps=(8, 16), aspect_ratios=((2,), (2,3)))
+
+@pytest.fixture(scope='module', params=['torch', 'mindspore'])
+def backend(request):
+    "The name of each framework that is here."
+    if request.param not in FRAMEWORKS: pytest.skip(f'needs {request.param}, which is {"blocked" if request.param == BLOCKED else "not installed"}')
+    return request.param
+
+def flags(values: dict) -> list[str]:
+    "A configuration's fields as arguments of a command."
+    return [text for k, v in values.items() for text in (f'--{k}', str([[*x] if isinstance(x, tuple) else x for x in v]) if isinstance(v, tuple) else str(v))]
+
 def command(module: str, *args, status: int = 0, **kwargs) -> subprocess.CompletedProcess:
     "Run `python -m ssd_nb.<module>`, which must end with this status and without a traceback."
     done = subprocess.run([sys.executable, '-m', f'ssd_nb.{module}', *map(str, args)], capture_output=True, text=True, **kwargs)
@@ -37,7 +53,7 @@ def command(module: str, *args, status: int = 0, **kwargs) -> subprocess.Complet
 def lively_session(cfg, steps: int = 15, shy: float = 0.):
     "A session after some steps on noise: answers that differ from image to image, with logits lowered by `shy`."
     from ssd_nb.backend import make_session, random_batch
-    session, batch = make_session('torch', cfg, device='cpu'), random_batch(cfg, 4)
+    session, batch = make_session(cfg.backend, cfg, device='cpu'), random_batch(cfg, 4)
     for _ in range(steps): session.train_step(batch, .02)
     session.set_state({k: v - shy*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()})
     return session

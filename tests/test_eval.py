@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from conftest import command, lively_session, perfect
+from conftest import BACKEND, FRAMEWORKS, command, lively_session, perfect
 from ssd_nb.architecture import initial_state
 from ssd_nb.backend import make_session
 from ssd_nb.checkpoint import save
@@ -19,7 +19,7 @@ from ssd_nb.shapes import write_shapes
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
     root = write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=4, val=11)
-    return SSDConfig.preset('tiny', coco_root=str(root), num_workers=0, device='cpu', batch_size=4, norm_momentum=.5)
+    return SSDConfig.preset('tiny', backend=BACKEND, coco_root=str(root), num_workers=0, device='cpu', batch_size=4, norm_momentum=.5)
 
 @pytest.fixture(scope='module')
 def lively(cfg):
@@ -33,8 +33,8 @@ def checkpoint(cfg, lively, tmp_path_factory):
     return path
 
 @pytest.fixture(scope='module')
-def session(cfg, lively):
-    session = make_session('torch', cfg, training=False)
+def session(cfg, lively, backend):
+    session = make_session(backend, cfg, training=False)
     session.set_state(lively)
     return session
 
@@ -117,7 +117,7 @@ def test_other_kinds_of_data(kind, sample_data, tmp_path, capsys):
         rows = [' '.join([str(r.image), *(','.join(map(str, [*(b[[1, 0, 3, 2]]*([r.width, r.height]*2)).tolist(), c])) for b, c in zip(r.boxes, r.labels))]) for r in voc.records[:9]]
         (tmp_path/'rows.txt').write_text('\n'.join(rows) + '\n')
         flags = dict(dataset='txt', anno_path=str(tmp_path/'rows.txt'), classes=voc.classes)
-    cfg = SSDConfig.preset('tiny', class_num=4, device='cpu', num_workers=0, **flags)
+    cfg = SSDConfig.preset('tiny', backend=BACKEND, class_num=4, device='cpu', num_workers=0, **flags)
     save(tmp_path/'fresh.safetensors', initial_state(cfg), cfg)
     main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'out'), '--voc_metric', '--min_score', '.6'])
     report = json.loads((tmp_path/'out'/'report.json').read_text())
@@ -126,11 +126,11 @@ def test_other_kinds_of_data(kind, sample_data, tmp_path, capsys):
         with pytest.raises(SystemExit): main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'both'), '--protocol', 'both'])
         assert '--protocol standard' in capsys.readouterr().err and not (tmp_path/'both').exists()
 
-def test_both_backends_agree(cfg, session, lively):
-    pytest.importorskip('mindspore')
-    other = make_session('mindspore', cfg, training=False, device='cpu')
-    other.set_state(lively)
+def test_both_backends_agree(cfg, lively):
+    if len(FRAMEWORKS) < 2: pytest.skip('needs both frameworks')
+    sessions = [make_session(name, cfg, training=False) for name in FRAMEWORKS]
+    for s in sessions: s.set_state(lively)
     dataset = open_dataset(cfg, training=False)
     dataset = replace(dataset, records=dataset.records[:4])
-    a, b = (detect_by(s, dataset, [cfg.replace(min_score=.05)], progress=False)[0] for s in (session, other))
+    a, b = (detect_by(s, dataset, [cfg.replace(min_score=.05)], progress=False)[0] for s in sessions)
     assert all(np.abs(a[i].scores - b[i].scores).max(initial=0) < 1e-3 for i in a if len(a[i]) == len(b[i])) and sum(len(a[i]) == len(b[i]) for i in a) >= 3

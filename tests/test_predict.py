@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from conftest import command, lively_session
+from conftest import BACKEND, command, lively_session
 from ssd_nb.checkpoint import save
 from ssd_nb.config import SSDConfig, UserError
 from ssd_nb.datasets import DataError, open_dataset
@@ -18,7 +18,7 @@ from ssd_nb.shapes import write_shapes
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
     root = write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=1, val=7)
-    return SSDConfig.preset('tiny', coco_root=str(root), num_workers=2, device='cpu', batch_size=3, norm_momentum=.5)
+    return SSDConfig.preset('tiny', backend=BACKEND, coco_root=str(root), num_workers=2, device='cpu', batch_size=3, norm_momentum=.5)
 
 @pytest.fixture(scope='module')
 def checkpoint(cfg, tmp_path_factory):

@@ -1,11 +1,14 @@
-"A run that is killed, stopped or broken off goes on without a trace."
-import os, random, signal, subprocess, sys, time
+"A run that is killed, stopped or broken off goes on without a trace, with each framework."
+import multiprocessing, os, random, signal, subprocess, sys, time
 import numpy as np, pytest
+from conftest import NET, flags
 from ssd_nb import checkpoint
+from ssd_nb.architecture import initial_state
+from ssd_nb.config import SSDConfig, to_yaml
 from ssd_nb.shapes import write_shapes
 
-MICRO = ['--preset', 'tiny', '--image_shape', '64,64', '--steps', '8,16,32,64,64', '--batch_size', 8, '--num_workers', 1, '--device', 'cpu', '--ema', .9, '--dynamic_loss_scale',
-         '--loss_scale_window', 5, '--eval_start_epoch', 3, '--eval_interval', 3, '--save_checkpoint_epochs', 2, '--keep_checkpoint_max', 2, '--epoch_size', 6]
+MICRO = ['--preset', 'tiny', *flags(NET), '--batch_size', 4, '--num_workers', 1, '--device', 'cpu', '--ema', .9, '--dynamic_loss_scale', '--loss_scale_window', 5,
+         '--eval_start_epoch', 3, '--eval_interval', 3, '--save_checkpoint_epochs', 2, '--keep_checkpoint_max', 2, '--epoch_size', 6] # an epoch has six steps
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 @pytest.fixture(scope='module')
@@ -20,10 +23,10 @@ def run(*args, status=0):
     return out, err
 
 @pytest.fixture(scope='module')
-def whole(scenes, tmp_path_factory):
+def whole(scenes, backend, tmp_path_factory):
     "The run that nobody disturbs."
     folder = tmp_path_factory.mktemp('whole')/'run'
-    run(*MICRO, '--coco_root', scenes, '--output_dir', folder)
+    run(*MICRO, '--backend', backend, '--coco_root', scenes, '--output_dir', folder)
     return folder
 
 def same(one, two):
@@ -34,49 +37,69 @@ def same(one, two):
     assert (one/'report.json').read_bytes() == (two/'report.json').read_bytes()
     assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
 
-def saves(folder): return os.stat(folder/'last.safetensors').st_mtime_ns if (folder/'last.safetensors').exists() else 0
+def rows(folder):
+    "Steps that metrics.csv tells of."
+    return max((folder/'metrics.csv').read_bytes().count(b'\n') - 1, 0) if (folder/'metrics.csv').exists() else 0
 
-def wait_for_saves(process, folder, count):
-    seen = saves(folder)
-    while count and process.poll() is None:
-        time.sleep(.002)
-        if saves(folder) != seen: seen, count = saves(folder), count - 1
-
-def test_killed_at_five_moments(scenes, whole, tmp_path):
-    rng, folder = random.Random(os.environ.get('SSD_NB_SEED', 7)), tmp_path/'run'
-    flags = [*MICRO, '--coco_root', scenes, '--output_dir', folder, '--save_checkpoint_steps', 1]
-    for _ in range(5):
-        process = start(*flags)
-        wait_for_saves(process, folder, rng.randint(1, 4))
-        time.sleep(rng.uniform(0, .1))
+def test_killed_at_five_moments(scenes, whole, backend, tmp_path):
+    "Once in each of five epochs, wherever the process may be."
+    rng, folder, saved = random.Random(os.environ.get('SSD_NB_SEED', 7)), tmp_path/'run', 0
+    args = [*MICRO, '--backend', backend, '--coco_root', scenes, '--output_dir', folder, '--save_checkpoint_steps', 1]
+    for epoch in range(5):
+        process, least = start(*args), max(6*epoch + rng.randint(1, 6), rows(folder) + 1)
+        while rows(folder) < least and process.poll() is None: time.sleep(.002)
+        time.sleep(rng.uniform(0, .03))
         assert process.poll() is None, process.communicate()[1]
         process.kill(); process.wait(); process.stdout.close(); process.stderr.close()
-        checkpoint.load(folder/'last.safetensors') # whole at any moment
-        flags = ['--resume', folder]
-    out, _ = run(*flags, '--save_checkpoint_steps', 0)
-    assert 'going on in epoch' in out
+        if (folder/'last.safetensors').exists(): # whole at any moment, and never older than the step before
+            step = checkpoint.load(folder/'last.safetensors')[2]['step']
+            assert step >= max(saved, rows(folder) - 1)
+            saved = step
+        args = ['--resume', folder]
+    out, _ = run(*args, '--save_checkpoint_steps', 0)
+    assert saved > 18 and f'going on in epoch {saved//6 + 1} after step {saved % 6}' in out
     assert not list(folder.glob('.*')) # no half-written files are left
     same(whole, folder)
 
-def test_signals_save_and_say_how_to_go_on(scenes, whole, tmp_path):
+def test_a_kill_within_a_save_keeps_the_checkpoint_before(tmp_path):
+    "Twenty writers that do nothing but save, each killed at a random moment."
+    cfg, rng, path, context = SSDConfig.preset('tiny'), random.Random(int(os.environ.get('SSD_NB_SEED', 7))), tmp_path/'last.safetensors', multiprocessing.get_context('fork')
+    state = initial_state(cfg)
+    def save(number): checkpoint.save(path, {k: np.full_like(v, number) for k, v in state.items()}, cfg, step=number)
+    def write(number):
+        while True: save(number := number + 1)
+    save(number := 0)
+    for _ in range(20):
+        process = context.Process(target=write, args=(number,))
+        process.start()
+        while checkpoint.load(path)[2]['step'] == number: time.sleep(.001)
+        time.sleep(rng.uniform(0, .03))
+        process.kill(); process.join(); process.close()
+        found, _, about = checkpoint.load(path)
+        assert about['step'] > number and {float(x) for v in found.values() for x in (v.min(), v.max())} == {about['step']}
+        number = about['step']
+
+def test_signals_save_and_say_how_to_go_on(scenes, whole, backend, tmp_path):
     folder = tmp_path/'run'
-    flags = [*MICRO, '--coco_root', scenes, '--output_dir', folder, '--log_steps', 1]
-    for signum, least in ((signal.SIGTERM, 4), (signal.SIGINT, 7)):
-        process, step = start(*flags), 0
-        while step < least: # an epoch has three steps; these are in the second and third
+    args = [*MICRO, '--backend', backend, '--coco_root', scenes, '--output_dir', folder, '--log_steps', 1]
+    for signum, least in ((signal.SIGTERM, 8), (signal.SIGINT, 14)):
+        process, step = start(*args), 0
+        while step < least: # these are in the second and the third epoch
             line = process.stdout.readline()
-            if 'loss is' in line: step = 3*(int(line.split()[1]) - 1) + int(line.split()[3].strip(','))
+            if 'loss is' in line: step = 6*(int(line.split()[1]) - 1) + int(line.split()[3].strip(','))
         process.send_signal(signum)
         _, err = process.communicate(timeout=60)
-        assert process.returncode == 128 + signum
-        assert err.strip().endswith(f'go on with: python -m ssd_nb.train --resume {folder}') and signal.Signals(signum).name in err and 'Traceback' not in err
-        assert least <= len((folder/'metrics.csv').read_text().splitlines()) - 1 < 18 # the step was finished, and saved without being due
-        flags = ['--resume', folder]
-    run(*flags)
+        told = signal.Signals(process.returncode - 128)
+        assert told == signum or (backend == 'mindspore' and told == signal.SIGTERM) # while MindSpore runs a graph it turns Ctrl-C into SIGTERM
+        assert err.strip().endswith(f'go on with: python -m ssd_nb.train --resume {folder}') and f'{told.name}: stopped after epoch' in err and 'Traceback' not in err
+        assert least <= len((folder/'metrics.csv').read_text().splitlines()) - 1 < 36 # the step was finished, and saved without being due
+        args = ['--resume', folder]
+    run(*args)
     same(whole, folder)
 
-def test_resume_refuses_what_would_be_another_run(whole, tmp_path):
-    for args, message in ((['--resume', whole, '--lr', 1], 'another lr'), (['--resume', tmp_path], 'no run'), (['--resume', whole, '--preset', 'ssd300_mobilenet_v2'], 'image_shape')):
+def test_resume_refuses_what_would_be_another_run(tmp_path):
+    (old := tmp_path/'old').mkdir(); (old/'config.yaml').write_text(to_yaml(SSDConfig.preset('tiny')))
+    for args, message in ((['--resume', old, '--lr', 1], 'another lr'), (['--resume', tmp_path], 'no run'), (['--resume', old, '--preset', 'ssd300_mobilenet_v2'], 'image_shape')):
         assert message in run(*args, status=2)[1]
 
 def test_a_finished_run_stays_as_it_is(whole):

@@ -1,7 +1,7 @@
 "Training and evaluation as commands, on toy scenes and on real images."
 import csv, json
 import numpy as np, pytest
-from conftest import command
+from conftest import BACKEND, command
 from ssd_nb.backend import make_session
 from ssd_nb.config import SSDConfig
 from ssd_nb.datasets import open_dataset
@@ -16,7 +16,7 @@ def scenes(tmp_path_factory): return write_shapes(tmp_path_factory.mktemp('data'
 def runs(scenes, tmp_path_factory):
     "The same run twice, with different numbers of workers."
     out = tmp_path_factory.mktemp('runs')
-    flags = ['--preset', 'tiny', '--coco_root', scenes, '--epoch_size', 2, '--eval_start_epoch', 2, '--device', 'cpu', '--log_steps', 1]
+    flags = ['--preset', 'tiny', '--backend', BACKEND, '--coco_root', scenes, '--epoch_size', 2, '--eval_start_epoch', 2, '--device', 'cpu', '--log_steps', 1]
     return [(out/name, command('train', *flags, '--num_workers', n, '--output_dir', out/name)) for name, n in (('a', 0), ('b', 2))]
 
 def test_same_seed_same_numbers(runs):
@@ -55,7 +55,7 @@ def test_real_images_start_at_the_loss_of_the_formula(sample_data):
     "Fresh weights on COCO images: nearly undecided answers (logits of deviation 0.5 cost a few per cent more), over the matched boxes; then the loss falls."
     cfg = SSDConfig(coco_root=str(sample_data('coco-tiny')), batch_size=8, num_workers=0)
     batch = next(iter(Loader(open_dataset(cfg, training=True), cfg, training=True).epoch(0)))
-    session = make_session('torch', cfg, device='cpu')
+    session = make_session(BACKEND, cfg, device='cpu')
     zeros = np.zeros_like(batch.locs), np.zeros((*batch.labels.shape, 81), np.float32)
     expected = multibox_loss(*zeros, batch.locs, batch.labels)
     losses = [float(session.train_step(batch, lr)) for lr in (.001, .01, .02)]

@@ -218,24 +218,25 @@ class TrainStep(nn.Cell):
         self.decays = tuple(float(cfg.weight_decay*p.decays) for p in learnt(cfg))
         sizes = [w.size for w in self.weights]
         self.starts, self.learnable = tuple((np.cumsum(sizes) - sizes).tolist()), sum(sizes)
-        self.gradients, self.each, self.join = ms.value_and_grad(self.scaled_loss, None, self.weights), ops.Map(), ops.Concat()
+        self.gradients, self.each, self.join = ms.value_and_grad(self.scaled_loss, None, self.weights, has_aux=True), ops.Map(), ops.Concat()
         self.total = ops.AllReduce() if self.world > 1 else None
 
     def scaled_loss(self, images, locs, labels, matched, scale):
         predicted, logits = self.net(images)
-        return multibox_loss(predicted, logits, locs, labels, matched, self.cfg.gamma, self.cfg.alpha)*scale
+        loss = multibox_loss(predicted, logits, locs, labels, matched, self.cfg.gamma, self.cfg.alpha)
+        return loss*scale, loss # the one has the gradients; it may overflow where they do not
 
     def construct(self, images, locs, labels, lr): # uint8 [B, S, S, 3], float32 [B, N, 4], int32 [B, N], float32 scalar
         matched, scale = ops.cast(labels > 0, ms.float32).sum(), self.scaler[0]
         if self.world > 1 and self.cfg.rules.global_positives: matched = self.total(matched)/self.world
-        loss, grads = self.gradients(images, locs, labels, matched, scale)
+        (_, loss), grads = self.gradients(images, locs, labels, matched, scale)
         whole = self.join(self.each(flat, (*grads, *self.seen, loss)))
         if self.world > 1:
             whole = self.total(whole)/self.world
             grads = self.each(ops.partial(cut, whole), self.starts, self.weights)
         good = ops.isfinite(whole).all()
         done = self.update(grads, whole, good, lr, 1/scale)
-        return ops.depend(whole[-1]/scale, done) # last: who waits for a loss that is ready early takes the processor from the kernels
+        return ops.depend(whole[-1], done) # last: who waits for a loss that is ready early takes the processor from the kernels
 
 # %% ../../nbs/15_mindspore.ipynb #update-code
 def _update(self: TrainStep, grads, whole, good, lr, unscale):
@@ -310,7 +311,7 @@ class MindSporeSession:
         return locs.asnumpy()[:count], logits.asnumpy()[:count]
 
     def _put(self, parameters: dict[str, Parameter], values: dict[str, np.ndarray]) -> None:
-        for name, value in values.items(): parameters[name].set_data(Tensor(np.array(value, np.float32)))
+        for name, value in values.items(): assign(parameters[name], Tensor(np.array(value, np.float32))) # a compiled graph would not see `set_data`
 
 # %% ../../nbs/15_mindspore.ipynb #session-state
 def _get_state(self: MindSporeSession) -> dict[str, np.ndarray]:
