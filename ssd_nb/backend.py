@@ -77,8 +77,8 @@ def check_state(state: dict[str, np.ndarray], # canonical name to array
     if wrong: raise StateError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
 
 # %% ../nbs/13_backend.ipynb #cell-013
-SMALL = SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, features_1=((1,8,1,1), (6,16,1,2), (6,24,1,2)), features_2=((6,32,1,2),), last_channels=64,
-                         extra_channels=(32,), extra_ratios=(.5,), steps=(8, 16, 32), aspect_ratios=((2,), (2,3), (2,3)), loss_scale=64.) # compiled and trained in moments
+SMALL = SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, stem_channels=8, features_1=((1,8,1,2), (2,8,2,2)), features_2=((2,16,1,2),), last_channels=32,
+                         extra_channels=(), extra_ratios=(), steps=(8, 16), aspect_ratios=((2,), (2,3)), loss_scale=64.) # compiled and trained in moments
 
 def random_batch(cfg: SSDConfig, # the numbers
                  size: int, # images

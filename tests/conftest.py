@@ -8,6 +8,8 @@ import importlib.util, os, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np, pytest
 
+from ssd_nb.backend import SMALL
+
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
 
 def shadow(name: str, folder: Path) -> None:
@@ -31,8 +33,7 @@ if BLOCKED:
 
 FRAMEWORKS = [name for name in ('torch', 'mindspore') if name != BLOCKED and importlib.util.find_spec(name)]
 BACKEND = [*FRAMEWORKS, 'torch'][0] # of tests that either would do for
-# a network that MindSpore compiles in two seconds, for tests that are not about what it learns
-NET = dict(image_shape=(64, 64), stem_channels=8, features_1=((1,8,1,2), (2,8,1,2)), features_2=((2,16,1,2),), last_channels=32, extra_channels=(), extra_ratios=(), steps=(8, 16), aspect_ratios=((2,), (2,3)))
+NET = {k: getattr(SMALL, k) for k in 'image_shape stem_channels features_1 features_2 last_channels extra_channels extra_ratios steps aspect_ratios'.split()} # for tests that are not about what is learnt
 
 @pytest.fixture(scope='module', params=['torch', 'mindspore'])
 def backend(request):

@@ -1,25 +1,21 @@
 "Two processes do what one does, through the scripts and the frameworks' launchers."
-import csv, json, os, shutil, signal, subprocess, sys, time
+import csv, json, os, re, shutil, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pytest
+from conftest import NET
 from ssd_nb import checkpoint
-from ssd_nb.backend import SMALL
 from ssd_nb.config import SSDConfig
 from ssd_nb.launch import free_port
 from ssd_nb.shapes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'
-NET = dict({k: getattr(SMALL, k) for k in 'image_shape features_1 features_2 last_channels extra_channels extra_ratios steps aspect_ratios'.split()}, num_workers=0, warmup_epochs=2., eval_start_epoch=5)
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 # the reference's two scripts differ by their default device and framework, and by a table of ranks
 DISTRIBUTE = dict(torch=lambda count, *rest: ('run_distribute_train_gpu.sh', count, *rest), mindspore=lambda count, epochs, lr, data, *pre: ('run_distribute_train.sh', count, epochs, lr, data, '-', *pre))
 EVAL = dict(torch='run_eval_gpu.sh', mindspore='run_eval.sh')
 
-@pytest.fixture(scope='module', params=['torch', 'mindspore'])
-def backend(request):
-    pytest.importorskip(request.param)
-    return request.param
+RUN = dict(NET, num_workers=0, warmup_epochs=2., eval_start_epoch=5)
 
 def script(name, *args, cwd, backend, more='', status=0):
     env = {**ENV, 'DEVICE_TARGET': 'CPU', 'BACKEND': backend, 'ARGS': more, 'PYTHON': sys.executable}
@@ -34,9 +30,9 @@ def begun(backend, tmp_path_factory):
     "Scenes, the network's numbers, and weights after 60 steps: fresh ones turn the last digit of a sum into the third of a loss within ten steps (nbs/20b_devices)."
     folder = tmp_path_factory.mktemp('begun')
     root = write_shapes(folder/'shapes', train=48, val=20)
-    cfg = SSDConfig.preset('tiny', backend=backend, coco_root=str(root), device='cpu', batch_size=8, epoch_size=10, run_eval=False, lr=.02, output_dir=str(folder/'run'), **NET)
+    cfg = SSDConfig.preset('tiny', backend=backend, coco_root=str(root), device='cpu', batch_size=8, epoch_size=10, run_eval=False, lr=.02, output_dir=str(folder/'run'), **RUN)
     train(cfg)
-    (folder/'net.yaml').write_text(json.dumps({**NET, 'coco_root': str(root)})) # JSON is YAML
+    (folder/'net.yaml').write_text(json.dumps({**RUN, 'coco_root': str(root)})) # JSON is YAML
     return root, folder/'run', folder/'net.yaml'
 
 @pytest.fixture(scope='module')
@@ -86,7 +82,7 @@ def test_interrupted_together_and_resumed(backend, begun, tmp_path):
             time.sleep(.005)
         process.send_signal(signum)
         err = process.communicate(timeout=60)[1]
-        assert process.returncode and f'{signum.name}: stopped after' in err and f'--resume {tmp_path}/stopped' in err, err
+        assert process.returncode and re.search('SIG(TERM|INT): stopped after', err) and f'--resume {tmp_path}/stopped' in err, err
         args = ['--resume', tmp_path/'stopped']
     assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 18
     run(*args)
