@@ -4,22 +4,22 @@
 
 # %% ../nbs/13_backend.ipynb #cell-002
 from __future__ import annotations
-import importlib, os
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 import numpy as np
 from .architecture import Parameter, initial_state, parameters
-from .config import ConfigError, SSDConfig, UserError
+from .config import ConfigError, SSDConfig, UserError, optional
 from .loader import Batch
 from .matching import match_and_encode
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'SMALL', 'LAUNCHED', 'Session', 'MissingFramework', 'make_session', 'StateError',
-           'check_state', 'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen',
-           'learnt', 'moving', 'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group',
-           'Alone', 'DeviceLost', 'join', 'launcher']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'SMALL', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'check_state',
+           'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'frozen', 'learnt',
+           'moving', 'for_inference', 'check_skip', 'check_frozen', 'check_average', 'check_options', 'Group', 'Alone',
+           'DeviceLost', 'join', 'launcher']
 
 # %% ../nbs/13_backend.ipynb #cell-005
 class Session(Protocol):
@@ -36,16 +36,12 @@ class Session(Protocol):
         "Write the network in the framework's format for sharing; decoded: with boxes and scores as answers, see `23b_export`."
 
 # %% ../nbs/13_backend.ipynb #cell-007
-class MissingFramework(UserError, ImportError):
-    "The framework of a backend is not installed; the message says how to get it."
-
 def _framework(name: str) -> ModuleType:
-    "The backend's module, imported when it is first asked for."
+    "The backend's module, imported when it is first asked for. Raises `MissingPackage` if its framework is not installed."
+    known = SSDConfig.__dataclass_fields__['backend'].metadata['choices']
+    if name not in known: raise ConfigError(f'no backend {name!r}; there are {" and ".join(known)}')
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE') # read when the framework is loaded
-    try: return importlib.import_module(f'ssd_nb.backends.{name}')
-    except ModuleNotFoundError as e:
-        if e.name and e.name.startswith('ssd_nb'): raise ConfigError(f'no backend {name!r}; there are torch and mindspore') from e
-        raise MissingFramework(f"the {name} backend needs {e.name}, which is not installed: pip install 'ssd_nb[{name}]'") from e
+    return optional(f'ssd_nb.backends.{name}', name, f'the {name} backend')
 
 def make_session(name: str, # 'torch' or 'mindspore'
                  cfg: SSDConfig, # the numbers

@@ -24,13 +24,13 @@ def test_all_else_can_be_imported(missing, tmp_path):
 @pytest.mark.parametrize('missing', ['torch', 'mindspore'])
 def test_asking_says_what_to_install(missing, tmp_path):
     code = f'''
-from ssd_nb.backend import MissingFramework, make_session
-from ssd_nb.config import SSDConfig
+from ssd_nb.backend import make_session
+from ssd_nb.config import MissingPackage, SSDConfig
 try: make_session({missing!r}, SSDConfig.preset('tiny'))
-except MissingFramework as e: print(e)'''
+except MissingPackage as e: print(e)'''
     done = run(code, missing, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == f"the {missing} backend needs {missing}, which is not installed: pip install 'ssd_nb[{missing}]'"
+    assert done.stdout.strip() == f"the {missing} backend needs {missing}, which is not installed: pip install 'ssd_nb[{missing}]', or pip install -e '.[{missing}]' in a clone"
 
 @pytest.mark.parametrize('missing', ['torch', 'mindspore'])
 def test_the_command_says_it_plainly(missing, tmp_path):
