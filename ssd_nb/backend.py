@@ -141,9 +141,12 @@ def check_round_trip(name: str, cfg: SSDConfig) -> None:
     "get_state, set_state and the same again; a misfit is refused."
     one, two, batch = make_session(name, cfg, device='cpu'), make_session(name, cfg.replace(seed=cfg.seed + 1), device='cpu'), random_batch(cfg, 4)
     one.train_step(batch, .01)
-    two.set_state(one.get_state())
-    assert float(one.train_step(batch, .01)) == float(two.train_step(batch, .01)), 'the same loss after set_state'
+    two.set_state(kept := one.get_state())
+    answers, loss = one.predict(batch.images)[1], float(one.train_step(batch, .01))
+    assert float(two.train_step(batch, .01)) == loss, 'the same loss after set_state'
     for key, value in one.get_state().items(): assert np.array_equal(value, two.get_state()[key]), f'{key}: the same state'
+    one.set_state(kept) # into a session that is at work
+    assert np.array_equal(one.predict(batch.images)[1], answers) and float(one.train_step(batch, .01)) == loss, 'the same answers and loss again'
     before = two.get_state()
     try: two.set_state({**before, 'no.such': np.ones(1, np.float32)})
     except StateError as e: assert 'no.such' in str(e)
