@@ -6,8 +6,8 @@
 # Results are written to LOG/ in the current folder, or LOG-002, LOG-003 ... where LOG exists.
 # Environment: DEVICE_TARGET Ascend (default), GPU or CPU; BACKEND mindspore (default) or torch;
 # ARGS further flags of `python -m ssd_nb.train`, e.g. ARGS='--coco_root /data/coco2017'; PYTHON the interpreter.
-# RANK_TABLE_FILE: a file is handed to MindSpore in the environment variable of this name. Launched by msrun, current
-# MindSpore forms the group by itself and needs none; give - then. PyTorch never reads it.
+# RANK_TABLE_FILE: a file is handed to MindSpore in the environment variable of this name. Current MindSpore forms the
+# group without it; give - then. PyTorch never reads it.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh script`
 set -euo pipefail
 

@@ -16,7 +16,8 @@ import yaml
 __all__ = ['RULES', 'PRESETS', 'UserError', 'ConfigError', 'number', 'ModelConfig', 'BoxConfig', 'DataConfig', 'AugmentConfig',
            'InferConfig', 'OptimConfig', 'StartConfig', 'RunConfig', 'Rules', 'coerce', 'nearest', 'SSDConfig',
            'field_types', 'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'Parser', 'make_parser',
-           'config_values', 'config_from_args', 'plain_errors', 'MissingPackage', 'optional', 'replacing']
+           'config_values', 'config_from_args', 'plain_errors', 'MissingPackage', 'patient_threads', 'optional',
+           'replacing']
 
 # %% ../nbs/00_config.ipynb #cell-004
 class UserError(Exception):
@@ -424,18 +425,23 @@ def plain_errors() -> Iterator[None]:
     "Turn a `UserError` into its message on standard error and exit status 2."
     try: yield
     except UserError as e:
-        print(f'error: {e}', file=sys.stderr)
+        sys.stderr.write(f'error: {e}\n') # at once: other processes of a group may write, too
         raise SystemExit(2) from e
 
 # %% ../nbs/00_config.ipynb #optional-1
 class MissingPackage(UserError, ImportError):
     "An optional package is not installed; the message says how to get it."
 
+def patient_threads() -> None:
+    "Threads of a framework that wait shall sleep, not spin: many times faster on a machine that is also busy elsewhere. Read when a framework is loaded, by whatever package."
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
+
 def optional(name: str, # module to import
              extra: str, # of this library, that installs it
              purpose: str, # what needs it, e.g. a flag
             ) -> ModuleType:
     "A module of an optional package."
+    patient_threads()
     try: return importlib.import_module(name)
     except ModuleNotFoundError as e:
         raise MissingPackage(f"{purpose} needs {e.name}, which is not installed: pip install 'ssd_nb[{extra}]', or pip install -e '.[{extra}]' in a clone") from e

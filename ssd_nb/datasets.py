@@ -190,7 +190,7 @@ def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
     "What is wrong with a box, if anything."
     x, y, w, h = bbox
     if not math.isfinite(x + y + w + h): return 'not a number', f'x {x:g}, y {y:g}, width {w:g}, height {h:g}'
-    if w <= 0 or h <= 0: return 'no area', f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}'
+    if w <= 0 or h <= 0: return 'no area', f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}' + (', from high to low: swapped?' if w < 0 or h < 0 else '')
     if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
         return 'outside', f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g} in an image {width} wide and {height} high'
     return None
@@ -605,8 +605,9 @@ def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_di
     for n, name, boxes in rows:
         where = f'{path}: line {n}'
         if name in seen and findings.add('duplicate image', where, f'{name} stands twice'): continue
-        if ',' in name.split(' ')[-1] and not _exists(folder/name):
-            findings.add('malformed box', where, f'{name.split(" ")[-1]!r} is no box, and there is no file {folder/name}')
+        last = name.split(' ')[-1]
+        if (',' in last or re.fullmatch(_NUMBER, last)) and not _exists(folder/name):
+            findings.add('malformed box', where, f'{last!r} is no box (x1,y1,x2,y2,class, with commas), and there is no file {folder/name}')
             continue
         seen.add(name)
         truth['images'].append(dict(id=ids[name], file_name=name, source=where))

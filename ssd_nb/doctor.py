@@ -89,7 +89,7 @@ def summary(found: Checkup) -> str:
     crowds = sum(int(r.crowd.sum()) for r in data.records)
     lost = (found.overlaps < .5).mean() if objects else 0.
     return (f'{len(data.records)} images of {len(data.ground_truth["images"])} with {objects} objects'
-            + (f' ({crowds} of them crowds)' if crowds else '') + f' of {len(data.classes)} classes; no default box reaches {lost:.1%} of the objects at IoU 0.5')
+            + (f' ({crowds} of them crowds)' if crowds else '') + f' of {len(data.classes)} classes; {lost:.1%} of the objects are reached by no default box at IoU 0.5')
 
 # %% ../nbs/05b_doctor.ipynb #cell-015
 def table(findings: Sequence[Finding], # of a split

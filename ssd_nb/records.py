@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Iterator, Sequence
 import numpy as np
 from tqdm import tqdm
-from .config import SSDConfig
+from .config import SSDConfig, patient_threads
 from .datasets import (READERS, Annotations, DataError, Dataset, accept, annotation_files, category_labels, complete, image_bytes,
                              make_dataset, new_findings, open_dataset, stable_id, stop)
 
@@ -67,6 +67,7 @@ HEADER, PAGE = 1 << 24, 1 << 25 # bytes: a shard is a header and pages
 
 def _mindspore_writer(work: Path, usage: Usage):
     "MindSpore's writer of the shards, with the schema set."
+    patient_threads()
     try: from mindspore.mindrecord import FileWriter
     except ImportError as e:
         raise DataError('--mindrecord_dir: only MindSpore writes MindRecord files; pip install "mindspore>=2.4" (needed for writing alone), '

@@ -487,6 +487,7 @@ def last_words(run: Run) -> Iterator[None]:
         return f'{"go on" if saved else "nothing was saved yet; begin again"} with: python -m ssd_nb.train --resume {run.folder}'
     try: yield
     except Stopped as e:
+        if not run.writes: raise Stopped('', e.signum) from None # rank 0 says it, when it has saved
         at = f'epoch {run.steps[-1].epoch} step {run.steps[-1].step}' if run.steps else 'the start'
         raise Stopped(f'{signal.Signals(e.signum).name}: stopped after {at}; {go_on()}', e.signum) from None
     except OSError as e: raise RunError(f'{e.filename or run.folder}: {e.strerror or e}; when that is mended, {go_on()}') from e
@@ -510,7 +511,8 @@ def train(cfg: SSDConfig, # all numbers
         stack.enter_context(last_words(run))
         run.say(f'{len(learn.records)} images, {len(loader)} steps an epoch, {cfg.epoch_size} epochs, batch size {cfg.batch_size}'
                 f'{f" on each of {group.world} devices" if group.world > 1 else ""}; results in {run.folder}')
-        if place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
+        if place.epoch >= cfg.epoch_size: run.say(f'all {cfg.epoch_size} epochs are done; to build on this run start another with --pre_trained {run.folder}')
+        elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
         rates = run_rates(cfg, len(loader))
         for epoch in range(place.epoch, cfg.epoch_size):
             now = place if epoch == place.epoch else Place(epoch*len(loader), len(loader))
@@ -548,7 +550,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
             os.execvp(command[0], [*command, *argv])
         try: train(cfg, args.resume)
         except Stopped as e:
-            print(e, file=sys.stderr)
+            if str(e): print(e, file=sys.stderr)
             raise SystemExit(128 + e.signum) from e
 
 # %% ../nbs/21_train.ipynb #cell-076

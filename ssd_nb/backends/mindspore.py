@@ -244,10 +244,10 @@ def _update(self: TrainStep, grads, whole, good, lr, unscale):
     if good:
         done = self.each(ops.partial(learn, lr, self.cfg.momentum, unscale), self.decays, self.weights, self.momenta, grads)
         done = ops.depend(assign(self.statistics, self.cfg.norm_momentum*self.statistics + (1 - self.cfg.norm_momentum)*whole[self.learnable:-1]), done)
+        if self.cfg.ema:
+            now = self.join((*self.each(flat, self.weights), done))
+            done = ops.depend(done, assign(self.averages, self.averages + (1 - self.cfg.ema)*(now - self.averages)))
     else: done = ops.depend(self.statistics, self.each(forget, self.seen))
-    if self.cfg.ema:
-        now = self.join((*self.each(flat, self.weights), done))
-        done = assign(self.averages, self.averages + (1 - self.cfg.ema)*(now - self.averages))
     return done, self.next_scaler(good)
 
 def _next_scaler(self: TrainStep, good):

@@ -268,7 +268,8 @@ def _update(self: TorchSession, lr: float, loss: Tensor, before: Tensor) -> None
     self.optimizer.step()
     self.statistics.copy_(torch.where(overflow > 0, before, self.statistics))
     self.scaler = next_scaler(self.scaler, overflow, self.cfg)
-    if self.ema: torch._foreach_lerp_(list(self.ema.values()), list(self.tensors.values()), 1 - self.cfg.ema)
+    share = (1 - self.cfg.ema)*(1 - overflow)
+    for name, average in self.ema.items(): average.lerp_(self.tensors[name], share)
 
 TorchSession._average, TorchSession._update = _average, _update
 
