@@ -2,28 +2,28 @@
 
     OMP_NUM_THREADS=1 python scripts/bench_loader.py --coco_root data/coco [--train_split train2017] [--images 100]
 
-The naive way is the one of nbs/09_loader.ipynb: Pillow, one crop at a time, colours in floating point, one object at a time.
+The naive way is the one of nbs/6_data/06_loader.ipynb: Pillow, one crop at a time, colours in floating point, one object at a time.
 Both run in one thread, turn by turn on the same images, and the best of several turns counts."""
 from __future__ import annotations
 import json, time
 from pathlib import Path
 import cv2
 import numpy as np
-from ssd_nb.augment import load_image
+from ssd_nb.images import load_image
 from ssd_nb.config import SSDConfig, config_from_args, make_parser
-from ssd_nb.datasets import open_dataset
-from ssd_nb.loader import Loader, objects_of, train_batch
-from ssd_nb.matching import match_and_encode
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.data.loader import Loader, objects_of, train_batch
+from ssd_nb.boxes.matching import match_and_encode
 
-NOTEBOOK = Path(__file__).parent.parent/'nbs/09_loader.ipynb'
+NOTEBOOK = Path(__file__).parent.parent/'nbs/6_data/06_loader.ipynb'
 
 
 def naive_functions() -> dict:
     "The functions of the notebook whose names begin with naive_, so that they stand written in one place."
     cells = json.loads(NOTEBOOK.read_text(encoding='utf-8'))['cells']
     found: dict = {}
-    exec('import numpy as np, cv2\nfrom PIL import Image\nfrom ssd_nb.augment import *\nfrom ssd_nb.box_coding import *\n'
-         'from ssd_nb.default_boxes import *', found)
+    exec('import numpy as np, cv2\nfrom PIL import Image\nfrom ssd_nb.learning.augment import *\nfrom ssd_nb.boxes.coding import *\n'
+         'from ssd_nb.boxes.default_boxes import *', found)
     for cell in cells:
         if (source := ''.join(cell['source'])).startswith('def naive_'): exec(source, found)
     return found

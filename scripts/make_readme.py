@@ -13,7 +13,7 @@ def readme() -> str:
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
-    return re.sub(r'\]\((images/|\w+\.ipynb)', r'](nbs/\1', text.strip()) + '\n' # links are relative to nbs/ there, to the top here
+    return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text.strip()) + '\n' # links are relative to nbs/ there, to the top here
 
 if __name__ == '__main__':
     path = root/'README.md'

@@ -17,7 +17,8 @@ def one_hot_loss(locs, logits, target_locs, labels, num_matched, gamma, alpha):
 
 def measure(variant: str, preset: str, batch_size: int, steps: int) -> None:
     "Print one line of figures."
-    from ssd_nb.backend import make_session, random_batch
+    from ssd_nb.backends.contract import random_batch
+    from ssd_nb.backends.session import make_session
     from ssd_nb.config import SSDConfig
     if variant == 'one-hot':
         from ssd_nb.backends import mindspore

@@ -8,7 +8,7 @@ import importlib.util, os, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np, pytest
 
-from ssd_nb.backend import SMALL
+from ssd_nb.backends.contract import SMALL
 
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
 
@@ -33,7 +33,7 @@ if BLOCKED:
 
 FRAMEWORKS = [name for name in ('torch', 'mindspore') if name != BLOCKED and importlib.util.find_spec(name)]
 BACKEND = [*FRAMEWORKS, 'torch'][0] # of tests that either would do for
-NET = {k: getattr(SMALL, k) for k in 'image_shape stem_channels features_1 features_2 last_channels extra_channels extra_ratios steps aspect_ratios'.split()} # for tests that are not about what is learnt
+NET = {k: getattr(SMALL, k) for k in 'image_shape stem_channels features_1 features_2 last_channels extra_channels extra_ratios first_stride steps aspect_ratios'.split()} # for tests that are not about what is learnt
 
 @pytest.fixture(scope='module', params=['torch', 'mindspore'])
 def backend(request):
@@ -53,7 +53,8 @@ def command(module: str, *args, status: int = 0, **kwargs) -> subprocess.Complet
 
 def lively_session(cfg, steps: int = 15, shy: float = 0.):
     "A session after some steps on noise: answers that differ from image to image, with logits lowered by `shy`."
-    from ssd_nb.backend import make_session, random_batch
+    from ssd_nb.backends.contract import random_batch
+    from ssd_nb.backends.session import make_session
     session, batch = make_session(cfg.backend, cfg, device='cpu'), random_batch(cfg, 4)
     for _ in range(steps): session.train_step(batch, .02)
     session.set_state({k: v - shy*(k.startswith('logits') and k.endswith('.bias')) for k, v in session.get_state().items()})
@@ -61,8 +62,8 @@ def lively_session(cfg, steps: int = 15, shy: float = 0.):
 
 def perfect(dataset) -> dict:
     "Every object of a data set, detected without a doubt."
-    from ssd_nb.coco_eval import objects_by_image
-    from ssd_nb.postprocess import Detections
+    from ssd_nb.detection.coco_eval import objects_by_image
+    from ssd_nb.detection.postprocess import Detections
     return {i: Detections(o.boxes[~o.crowd], np.ones((~o.crowd).sum(), np.float32), o.labels[~o.crowd]) for i, o in objects_by_image(dataset).items()}
 
 @pytest.fixture

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 from conftest import perfect
 from hypothesis import given, settings, strategies as st
-from ssd_nb.coco_eval import (STATS, class_table, error_kinds, evaluate, evaluated_images, format_report, objects_by_image, overlaps, pr_curve,
-                              show_errors, to_coco_results, voc_ap, voc_scores)
-from ssd_nb.config import RULES, SSDConfig
-from ssd_nb.datasets import Dataset, open_dataset
-from ssd_nb.postprocess import Detections
+from ssd_nb.detection.coco_eval import (
+    STATS, class_table, evaluate, evaluated_images, format_report, objects_by_image, overlaps, pr_curve,
+    to_coco_results, voc_ap)
+from ssd_nb.detection.mistakes import error_kinds, show_errors
+from ssd_nb.detection.voc_eval import voc_scores
+from ssd_nb.config import SSDConfig
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.data.records import Dataset
+from ssd_nb.detection.postprocess import Detections
 
-STANDARD, REFERENCE = RULES['standard'], RULES['reference']
+STANDARD, REFERENCE = SSDConfig().rules, SSDConfig(protocol='reference').rules
 
 def detections(boxes, scores, labels):
     order = np.argsort(-np.asarray(scores, float), kind='stable')
@@ -78,7 +82,7 @@ def test_a_subset_of_the_classes():
     dataset, found = made_up(2)
     bees = Dataset((), ('bee',), (10,), dataset.ground_truth)
     only = {i: Detections(d.boxes[d.labels == 2], d.scores[d.labels == 2], np.ones((d.labels == 2).sum(), np.int32)) for i, d in found.items()}
-    full, subset, over_all = evaluate(found, dataset), evaluate(only, bees), evaluate(only, bees, replace(STANDARD, all_categories=True))
+    full, subset, over_all = evaluate(found, dataset), evaluate(only, bees), evaluate(only, bees, SSDConfig(all_categories=True).rules)
     assert list(subset.per_class) == ['bee'] and subset.mAP == pytest.approx(full.per_class['bee']['AP'])
     assert list(over_all.per_class) == ['ant', 'bee', 'cow'] and over_all.mAP == pytest.approx(subset.mAP/3)
 

@@ -2,7 +2,8 @@
 import subprocess, sys
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.config import ConfigError, PRESETS, SSDConfig, config_from_args, make_config, make_parser, parse_yaml, to_yaml
+from ssd_nb.config import PRESETS, SSDConfig, config_from_args, make_config, make_parser, parse_yaml, to_yaml
+from ssd_nb.errors import ConfigError
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_yaml_restores_an_equal_configuration(name):

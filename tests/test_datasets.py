@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
-from ssd_nb import doctor
-from ssd_nb.loader import Loader
-from ssd_nb.config import ConfigError, SSDConfig
-from ssd_nb.datasets import DataError, Findings, accept, clip_bbox, image_bytes, main, open_dataset, parse_row, parse_voc, read_split, read_txt, stable_id, stable_ids
+from ssd_nb.data import doctor
+from ssd_nb.data.loader import Loader
+from ssd_nb.config import SSDConfig
+from ssd_nb.errors import ConfigError
+from ssd_nb.data.doctor import main
+from ssd_nb.data.annotations import clip_bbox, stable_id, stable_ids
+from ssd_nb.data.dataset import accept, open_dataset, read_split
+from ssd_nb.data.findings import Findings
+from ssd_nb.data.txt import parse_row, read_txt
+from ssd_nb.data.voc import parse_voc
+from ssd_nb.errors import DataError
+from ssd_nb.images import image_bytes
 
 W, H = 80, 60
 NAMES = ('cat', 'dog')
@@ -71,7 +79,7 @@ def coco_file(data): return lambda cfg: (Path(cfg.coco_root)/'annotations'/'inst
 
 BAD_COCO = {
     'no root': (lambda c: replace(c, coco_root='/nowhere'), '/nowhere', 'no such folder', '--coco_root'),
-    'no drawn scenes': (lambda c: replace(c, dataset='shapes', coco_root='/nowhere'), '/nowhere', 'no such folder', 'ssd_nb.shapes'),
+    'no drawn scenes': (lambda c: replace(c, dataset='shapes', coco_root='/nowhere'), '/nowhere', 'no such folder', 'ssd_nb.learning.shapes'),
     'no split': (lambda c: replace(c, train_split='trian'), 'instances_trian.json', 'cannot be read', 'split'),
     'not JSON': (coco_file(b'{"images": [}'), 'instances_train.json', 'not JSON', 'line 1 column'),
     'cut off': (coco_file(b'{"images": [{"id": 1'), 'instances_train.json', 'not JSON', 'again'),
@@ -371,7 +379,7 @@ def test_doctor_reads_the_same_rows_once(txt, capsys, monkeypatch):
     assert 'does not evaluate TXT' in report(replace(txt, val_anno_path='', protocol='reference'))[1]
 
 def test_doctor_as_a_command(tmp_path):
-    def call(*args): return subprocess.run([sys.executable, '-m', 'ssd_nb.datasets', *args], capture_output=True, text=True, cwd=tmp_path)
+    def call(*args): return subprocess.run([sys.executable, '-m', 'ssd_nb.data', *args], capture_output=True, text=True, cwd=tmp_path)
     assert call().returncode == 2 and call('check', '--datset', 'coco').returncode == 2
     absent = call('check', '--coco_root', '/nowhere')
     assert absent.returncode == 1 and '/nowhere: no such folder' in absent.stdout and not list(tmp_path.iterdir())

@@ -5,8 +5,8 @@ import numpy as np, pytest
 from conftest import NET
 from ssd_nb import checkpoint
 from ssd_nb.config import SSDConfig
-from ssd_nb.launch import free_port
-from ssd_nb.shapes import write_shapes
+from ssd_nb.backends.launch import free_port
+from ssd_nb.learning.scenes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'

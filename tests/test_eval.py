@@ -6,15 +6,21 @@ import numpy as np
 import pytest
 from PIL import Image
 from conftest import BACKEND, FRAMEWORKS, command, lively_session, perfect
-from ssd_nb.architecture import initial_state
-from ssd_nb.backend import make_session
+from ssd_nb.networks.layers import initial_state
+from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
-from ssd_nb.coco_eval import error_kinds, evaluate, voc_scores
-from ssd_nb.config import RULES, SSDConfig
-from ssd_nb.datasets import open_dataset
-from ssd_nb.eval import MOST, confident, count_kinds, curves_picture, detect_all, detect_by, evaluate_by, kinds_by_image, main, rank_images, review_picture, variants
-from ssd_nb.postprocess import Detections
-from ssd_nb.shapes import write_shapes
+from ssd_nb.detection.coco_eval import evaluate
+from ssd_nb.detection.mistakes import error_kinds
+from ssd_nb.detection.voc_eval import voc_scores
+from ssd_nb.config import SSDConfig
+
+RULES = {name: SSDConfig(protocol=name).rules for name in ('standard', 'reference')}
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.eval import evaluate_by, main, variants
+from ssd_nb.training.evaluation import (
+    MOST, confident, count_kinds, curves_picture, detect_all, detect_by, kinds_by_image, rank_images, review_picture)
+from ssd_nb.detection.postprocess import Detections
+from ssd_nb.learning.scenes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -59,7 +65,7 @@ def test_both_protocols_in_one_pass(cfg, session, monkeypatch):
         alone = detect_all(session, datasets[name], cfg.replace(protocol=name), progress=False)
         assert same(alone, results[name].detections) and evaluate(alone, datasets[name], RULES[name]).lines == results[name].report.lines
     for rule in [r for n, r in zip(cfgs, (None, 'every_image', 'min_score', 'per_class_limit', 'nms_offset', 'all_categories')) if r]:
-        mixed = next(c for c in cfgs.values() if c.rules == replace(RULES['standard'], **{rule: getattr(RULES['reference'], rule)}))
+        mixed = next(c for c in cfgs.values() if c.rules == SSDConfig(**{rule: getattr(RULES['reference'], rule)}).rules)
         assert mixed.image_shape == cfg.image_shape and mixed.num_boxes == cfg.num_boxes
 
 def test_files_and_lines_of_the_command(checkpoint, cfg, tmp_path):

@@ -5,14 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import command, lively_session
-from ssd_nb.augment import load_square
-from ssd_nb.backend import make_session
-from ssd_nb.box_coding import clip_boxes, decode
+from ssd_nb.learning.augment import load_square
+from ssd_nb.backends.session import make_session
+from ssd_nb.boxes.coding import clip_boxes, decode
 from ssd_nb.checkpoint import save
-from ssd_nb.config import ConfigError, SSDConfig
-from ssd_nb.datasets import open_dataset
+from ssd_nb.config import SSDConfig
+from ssd_nb.errors import ConfigError
+from ssd_nb.data.dataset import open_dataset
 from ssd_nb.export import LIMIT, ExportError, answers, check_images, export, run_mindir, run_onnx
-from ssd_nb.shapes import CLASSES
+from ssd_nb.learning.shapes import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 onnxruntime = pytest.importorskip('onnxruntime')

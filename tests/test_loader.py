@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image, ImageOps
-from ssd_nb.augment import augment, flip_boxes, into_window, load_image, load_square, out_of_window, resize, to_cells, turn_hue
-from ssd_nb.box_coding import to_pixels
+from ssd_nb.images import load_image
+from ssd_nb.learning.augment import (
+    augment, flip_boxes, into_window, load_square, out_of_window, resize, to_cells, turn_hue)
+from ssd_nb.boxes.coding import to_pixels
 from ssd_nb.config import SSDConfig
-from ssd_nb.datasets import DataError, Dataset, Record, open_dataset
-from ssd_nb.loader import Loader, LoaderError, eval_batches, train_batches, train_sample
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.data.records import Dataset, Record
+from ssd_nb.errors import DataError
+from ssd_nb.data.loader import Loader, LoaderError, eval_batches, train_batches, train_sample
 
 CFG = SSDConfig.preset('tiny', batch_size=4)
 ROOT = Path(__file__).parent.parent
@@ -383,5 +387,5 @@ def test_workers_do_not_outlive_the_program(tmp_path, dataset, how):
 
 
 def test_no_framework_is_imported():
-    code = 'import sys, ssd_nb.loader; sys.exit(bool({"torch", "mindspore"} & set(sys.modules)))'
+    code = 'import sys, ssd_nb.data.loader; sys.exit(bool({"torch", "mindspore"} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=180).returncode == 0

@@ -24,8 +24,9 @@ def test_all_else_can_be_imported(missing, tmp_path):
 @pytest.mark.parametrize('missing', ['torch', 'mindspore'])
 def test_asking_says_what_to_install(missing, tmp_path):
     code = f'''
-from ssd_nb.backend import make_session
-from ssd_nb.config import MissingPackage, SSDConfig
+from ssd_nb.backends.session import make_session
+from ssd_nb.config import SSDConfig
+from ssd_nb.errors import MissingPackage
 try: make_session({missing!r}, SSDConfig.preset('tiny'))
 except MissingPackage as e: print(e)'''
     done = run(code, missing, tmp_path)
@@ -34,7 +35,7 @@ except MissingPackage as e: print(e)'''
 
 @pytest.mark.parametrize('missing', ['torch', 'mindspore'])
 def test_the_command_says_it_plainly(missing, tmp_path):
-    code = f"import sys; from ssd_nb.shapes import write_shapes; write_shapes('d', train=4, val=2); from ssd_nb.train import main; main(['--preset', 'tiny', '--coco_root', 'd', '--batch_size', '2', '--backend', {missing!r}, '--output_dir', 'out'])"
+    code = f"import sys; from ssd_nb.learning.shapes import write_shapes; write_shapes('d', train=4, val=2); from ssd_nb.train import main; main(['--preset', 'tiny', '--coco_root', 'd', '--batch_size', '2', '--backend', {missing!r}, '--output_dir', 'out'])"
     done = run(code, missing, tmp_path)
     assert done.returncode == 2 and 'Traceback' not in done.stderr and f"pip install 'ssd_nb[{missing}]'" in done.stderr, done.stderr
 
@@ -44,7 +45,7 @@ def test_the_other_one_trains(missing, tmp_path):
     if BLOCKED == other: pytest.skip(f'needs {other}, which is blocked')
     pytest.importorskip(other)
     code = f'''
-from ssd_nb.backend import make_session, random_batch
+from ssd_nb.backends.session import make_session, random_batch
 from ssd_nb.config import SSDConfig
 cfg = SSDConfig.preset('tiny', image_shape=(64, 64))
 session, batch = make_session({other!r}, cfg, device='cpu'), random_batch(cfg, 2)

@@ -1,12 +1,14 @@
 "The reference model, full size in float32, in torch and in MindSpore: the same numbers. Tiny bounds and the reasons stand in notebook 16."
 import numpy as np, pytest
 pytest.importorskip('torch'); pytest.importorskip('mindspore')
-from ssd_nb.architecture import initial_state, parameters
-from ssd_nb.backend import MOMENTUM, make_session, random_batch
-from ssd_nb.checkpoint import load, save, to_reference, write_ckpt
+from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.backends.contract import random_batch
+from ssd_nb.backends.session import MOMENTUM, make_session
+from ssd_nb.backends.ckpt import write_ckpt
+from ssd_nb.checkpoint import load, save, to_reference
 from ssd_nb.config import SSDConfig
-from ssd_nb.postprocess import postprocess
-from ssd_nb.schedule import learning_rates
+from ssd_nb.detection.postprocess import postprocess
+from ssd_nb.learning.schedule import learning_rates
 
 CFG = SSDConfig()
 BACKENDS = 'torch', 'mindspore'

@@ -4,9 +4,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.box_coding import clip_boxes, decode, to_pixels
+from ssd_nb.boxes.coding import clip_boxes, decode, to_pixels
 from ssd_nb.config import SSDConfig
-from ssd_nb.postprocess import grouped_nms, logit, nms, postprocess, sigmoid
+from ssd_nb.detection.postprocess import grouped_nms, logit, nms, postprocess, sigmoid
 
 SMALL = dict(class_num=4, aspect_ratios=((),)*5, max_boxes=3) # tiny's maps with one or two boxes a place
 

@@ -8,12 +8,16 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from conftest import BACKEND, command, lively_session
 from ssd_nb.checkpoint import save
-from ssd_nb.config import SSDConfig, UserError
-from ssd_nb.datasets import DataError, open_dataset
+from ssd_nb.config import SSDConfig
+from ssd_nb.errors import UserError
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.errors import DataError
 from ssd_nb.eval import main as evaluate_main
-from ssd_nb.loader import eval_batch
-from ssd_nb.predict import COCO_CLASSES, COCO_IDS, detect, detect_files, find_images, load_detector, main, names_and_ids, number_images, pixels, predict, square
-from ssd_nb.shapes import write_shapes
+from ssd_nb.data.loader import eval_batch
+from ssd_nb.predict import (
+    COCO_CLASSES, COCO_IDS, detect, detect_files, find_images, load_detector, main, names_and_ids, number_images,
+    pixels, predict, square)
+from ssd_nb.learning.scenes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):

@@ -8,7 +8,7 @@ from nbdev.export import nb_export
 from execnb.nbio import read_nb
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted((ROOT/'nbs').glob('*.ipynb'))
+NOTEBOOKS = sorted((ROOT/'nbs').rglob('*.ipynb'))
 
 def test_library_is_in_step_with_the_notebooks(tmp_path):
     for path in NOTEBOOKS: nb_export(path, lib_path=tmp_path/'ssd_nb')

@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 import pytest
-from ssd_nb import records
+from ssd_nb.data import mindrecord as records
 from ssd_nb.config import SSDConfig
-from ssd_nb.datasets import DataError, image_bytes, open_dataset
-from ssd_nb.records import USAGES, find_images, open_data, prepare_record, read_manifest, read_record
-from ssd_nb.shapes import write_shapes
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.errors import DataError
+from ssd_nb.images import image_bytes
+from ssd_nb.data.mindrecord import USAGES, find_images, open_data, prepare_record, read_manifest, read_record
+from ssd_nb.learning.scenes import write_shapes
 
 needs_mindspore = pytest.mark.skipif(__import__('importlib.util').util.find_spec('mindspore') is None, reason='mindspore writes the records; it is not installed')
 
@@ -62,7 +64,7 @@ def test_equal_to_the_raw_data(raw, packed, protocol, training):
 
 @needs_mindspore
 def test_coco_tiny(sample_data, tmp_path):
-    from ssd_nb.loader import Loader
+    from ssd_nb.data.loader import Loader
     raw = SSDConfig(coco_root=sample_data('coco-tiny'), batch_size=8, num_workers=0)
     packed = replace(raw, mindrecord_dir=tmp_path/'records')
     data = [open_data(cfg, training=True) for cfg in (raw, packed)]
@@ -94,7 +96,7 @@ def test_the_references_fields(raw, packed):
 @needs_mindspore
 def test_reading_needs_neither_mindspore_nor_the_raw_data(packed, tmp_path):
     code = ('import sys; sys.modules["mindspore"] = None\n'
-            'from ssd_nb.config import SSDConfig; from ssd_nb.records import open_data; from ssd_nb.datasets import image_bytes\n'
+            'from ssd_nb.config import SSDConfig; from ssd_nb.data.mindrecord import open_data; from ssd_nb.images import image_bytes\n'
             f'd = open_data(SSDConfig.preset("tiny", coco_root="/nowhere", mindrecord_dir={str(packed.mindrecord_dir)!r}), True)\n'
             'print(len(d.records), sum(len(image_bytes(r.image)) > 0 for r in d.records))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)

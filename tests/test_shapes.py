@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from pycocotools.coco import COCO
-from ssd_nb import shapes
-from ssd_nb.shapes import CATEGORY_IDS, CLASSES, MIN_VISIBLE, ShapesError, draw_scene, ensure, landscape, make_scene, owners, scene_of, visible, write_shapes
+from ssd_nb.learning import shapes
+from ssd_nb.learning.scenes import (
+    MIN_VISIBLE, ShapesError, draw_scene, ensure, make_scene, owners, scene_of, visible, write_shapes)
+from ssd_nb.learning.shapes import CATEGORY_IDS, CLASSES, landscape
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1))
@@ -70,7 +72,7 @@ def test_ensure_draws_only_what_is_missing(tmp_path, monkeypatch):
     assert asked == [tmp_path/'none'] and len(os.listdir(tmp_path/'some'/'train')) == 2
 
 def test_two_writers_at_once(tmp_path):
-    command = [sys.executable, '-m', 'ssd_nb.shapes', str(tmp_path/'d'), '--train', '4', '--val', '2']
+    command = [sys.executable, '-m', 'ssd_nb.learning.shapes', str(tmp_path/'d'), '--train', '4', '--val', '2']
     both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [p.communicate() and p.returncode for p in both] == [0, 0]
     assert os.listdir(tmp_path) == ['d'] and len(os.listdir(tmp_path/'d'/'train')) == 4

@@ -2,12 +2,12 @@
 import csv, json
 import numpy as np, pytest
 from conftest import BACKEND, command
-from ssd_nb.backend import make_session
+from ssd_nb.backends.session import make_session
 from ssd_nb.config import SSDConfig
-from ssd_nb.datasets import open_dataset
-from ssd_nb.loader import Loader
-from ssd_nb.loss import multibox_loss
-from ssd_nb.shapes import write_shapes
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.data.loader import Loader
+from ssd_nb.learning.losses import multibox_loss
+from ssd_nb.learning.scenes import write_shapes
 
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory): return write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=48, val=8)

@@ -5,13 +5,18 @@ from pathlib import Path
 import cv2, numpy as np, pytest
 from conftest import BACKEND, NET, command, shadow
 from ssd_nb import checkpoint, train as training
-from ssd_nb.architecture import initial_state, parameters
-from ssd_nb.backend import make_session, random_batch
-from ssd_nb.config import ConfigError, PRESETS, SSDConfig, UserError, make_parser, read_yaml
-from ssd_nb.datasets import open_dataset
-from ssd_nb.schedule import learning_rates
-from ssd_nb.shapes import write_shapes
-from ssd_nb.train import RunError, Stopped, read_steps, train
+from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.backends.contract import random_batch
+from ssd_nb.backends.session import make_session
+from ssd_nb.config import PRESETS, SSDConfig, make_parser, read_yaml
+from ssd_nb.errors import ConfigError, UserError
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.learning.schedule import learning_rates
+from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.train import train
+from ssd_nb.training.metrics import read_steps
+from ssd_nb.training.run import RunError
+from ssd_nb.training.stop import Stopped
 
 MICRO = dict(**NET, batch_size=8, epoch_size=2, device='cpu', num_workers=0, run_eval=False, warmup_epochs=1.)
 
