@@ -11,7 +11,8 @@ from ssd_nb.data.loader import Loader
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.data.doctor import main
-from ssd_nb.data.annotations import clip_bbox, stable_id, stable_ids
+from ssd_nb.data.annotations import clip_bbox
+from ssd_nb.data.entries import stable_id, stable_ids
 from ssd_nb.data.dataset import accept, open_dataset, read_split
 from ssd_nb.data.findings import Findings
 from ssd_nb.data.txt import parse_row, read_txt

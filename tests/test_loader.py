@@ -15,7 +15,8 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.records import Dataset, Record
 from ssd_nb.errors import DataError
-from ssd_nb.data.loader import Loader, LoaderError, eval_batches, train_batches, train_sample
+from ssd_nb.data.loader import Loader, eval_batches, train_batches, train_sample
+from ssd_nb.data.workers import LoaderError
 
 CFG = SSDConfig.preset('tiny', batch_size=4)
 ROOT = Path(__file__).parent.parent
