@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[str, str]] = { # kind: severity, remedy
     'not a number': ('error', 'write the corner in pixels'),
     'no area': ('error', 'draw the box again or take it out'),
     'outside': ('error', 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'),
-    'too few images': ('error', 'give a smaller --batch_size or add images'),
+    'too few images': ('warning', 'give a smaller --batch_size or add images'),
     'same list': ('warning', 'give --val_anno_path'),
     'unused class': ('warning', 'expected in a small split; otherwise check the names'),
     'odd area': ('warning', 'the area of the box is taken'),
@@ -81,7 +81,7 @@ class Findings(list):
     def errors(self) -> list[Finding]: return [f for f in self if f.severity == 'error']
 
 # %% ../../nbs/6_data/01_findings.ipynb #stopping
-FATAL = ('class count', 'no class', 'no image', 'misspelt class', 'damaged image', 'too few images') # nothing to skip
+FATAL = ('class count', 'no class', 'no image', 'misspelt class', 'damaged image') # nothing to skip
 
 def stopping(findings: Sequence[Finding], # of a split
              on_bad_data: str, # error, skip or clip
@@ -90,7 +90,9 @@ def stopping(findings: Sequence[Finding], # of a split
     errors = [f for f in findings if f.severity == 'error']
     fatal = [f for f in errors if f.kind in FATAL]
     if on_bad_data != 'error': return fatal
-    return fatal + [f for f in errors if f.kind not in FATAL]
+    others = [f for f in errors if f.kind not in FATAL]
+    causes = [f for f in fatal if f.kind != 'no image'] + others # if there are any, that no image is left is only their consequence
+    return causes or fatal
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-018
 def stop(findings: Sequence[Finding], # what the readers noted
