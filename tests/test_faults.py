@@ -214,6 +214,21 @@ def test_nothing_but_checked_entries_reaches_an_evaluation(tmp_path):
     assert set(truth['annotations'][0]) == {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'difficult'}
 
 
+def test_boxes_that_lose_their_area(tmp_path):
+    "Cut at the edge or rounded to whole pixels."
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: t['annotations'][0].update(bbox=[-.9, 10, .5, 20])) # less than a pixel of overhang is forgiven
+    both_say(cfg, 'no area', 'nothing is left')
+    reference = replace(cfg, protocol='reference')
+    change(cfg, lambda t: t['annotations'][0].update(bbox=[10.1, 10, .3, 20]))
+    both_say(cfg)
+    both_say(reference)
+    for wanted, count in ((cfg, 3), (reference, 2)):
+        data = open_dataset(wanted, training=True)
+        assert sum(b.num_matched[0] > 0 for b in Loader(data, wanted, training=True).epoch(0)) == 2
+        assert sum(len(r.labels) for r in data.records) == count
+
+
 # Nothing hides anything
 
 def test_no_class_hides_no_other_finding(tmp_path):
