@@ -1,5 +1,5 @@
 "Data as outside users bring them: what is plain is understood, what is not is named, and nothing ends in a traceback."
-import contextlib, io, json, os, random, re, time
+import contextlib, io, json, random, re
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from ssd_nb.config import SSDConfig
 from ssd_nb.data import doctor, headers
-from ssd_nb.data.dataset import open_dataset, read_split, training_names
-from ssd_nb.data.headers import Headers
+from ssd_nb.data.dataset import open_dataset, training_names
+
 from ssd_nb.data.loader import Loader
 from ssd_nb.data.mindrecord import open_both
 from ssd_nb.errors import DataError

@@ -88,7 +88,8 @@ def check_names(names: Sequence[str], # that a split gives
     for name in chosen:
         close = nearest(name, strangers if not training else names)
         if name in names or name in known or not (training or close): continue
-        if names: findings.add('misspelt class', source, f'no class {name!r}{close}; --classes takes some of: {shorten(names, 20)}')
+        message = f'no class {name!r}{close}; --classes takes some of: {shorten(names, 20)}'
+        if names: findings.add('misspelt class', source, message)
     for name in strangers if known else ():
         findings.add('strange class', source, f'the training split has no class {name!r}{nearest(name, known)}')
 
@@ -103,9 +104,10 @@ def check_count(chosen: Sequence[str], # of `chosen_classes`
     count = len(chosen) + 1
     if not chosen or count == cfg.class_num: return
     remedy = f'give --class_num {count}'
-    if len(used) + 1 == cfg.class_num and not cfg.classes: remedy += f', or --classes "{list(used)}" for those that have objects'
+    if not cfg.classes and len(used) + 1 == cfg.class_num: remedy += f', or --classes "{list(used)}": those with objects'
     elif not cfg.classes: remedy += ', or name those that you want with --classes'
-    findings.add('class count', source, f'{count - 1} classes ({shorten(chosen)}) and the background, but class_num is {cfg.class_num}', remedy)
+    message = f'{count - 1} classes ({shorten(chosen)}) and the background, but class_num is {cfg.class_num}'
+    findings.add('class count', source, message, remedy)
 
 # %% ../../nbs/6_data/05_records.ipynb #ids
 def category_ids(names: Sequence[str], # classes in the order of their labels
@@ -162,7 +164,8 @@ def class_labels(notes: Annotations, # from `complete`
     used = [name for name, i in zip(chosen, labels) if i in objects]
     check_count(chosen, used, cfg, notes.source, findings)
     unused = [name for name in chosen if name not in used]
-    if unused: findings.add('unused class', notes.source, f'no object of {len(unused)} of {len(chosen)} classes: {shorten(unused, 10)}')
+    message = f'no object of {len(unused)} of {len(chosen)} classes: {shorten(unused, 10)}'
+    if unused: findings.add('unused class', notes.source, message)
     return chosen, labels
 
 # %% ../../nbs/6_data/05_records.ipynb #truth-of
@@ -234,7 +237,8 @@ def make_dataset(notes: Annotations, # from `complete`
     "A split as everything else reads it."
     classes, labels = class_labels(notes, cfg, training, findings, known)
     records = make_records(notes, labels, cfg, training, findings)
-    if not records: findings.add('no image', notes.source, f'no image is left to {"learn from" if training else "evaluate"}')
+    purpose = 'learn from' if training else 'evaluate'
+    if not records: findings.add('no image', notes.source, f'no image is left to {purpose}')
     names = [c['name'] for c in sorted(notes.truth['categories'], key=lambda c: c['id'])]
     return Dataset(records=tuple(records), classes=tuple(classes), category_ids=tuple(labels), names=tuple(names),
                    ground_truth=_ground_truth(notes, classes, labels, cfg.rules.all_categories),
