@@ -67,7 +67,7 @@ def folder_contents(folder: Path, # need not exist
 # %% ../nbs/0_tools/06_names.ipynb #names-7
 def exists(path: Path, # of a file
           ) -> bool:
-    "Whether a file is there, from the listing of its folder."
+    "Whether a file is there, from what its folder holds."
     return path.name in folder_contents(path.parent).names
 
 # %% ../nbs/0_tools/06_names.ipynb #names-8
