@@ -19,6 +19,7 @@ from .learning.augment import AugmentConfig
 from .learning.losses import LossConfig
 from .learning.schedule import OptimConfig
 from .networks.layers import NetworkConfig
+from .networks.table import check_network
 
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
@@ -128,6 +129,7 @@ def check_together(cfg: SSDConfig) -> None:
         raise ConfigError(f'class_num: {cfg.class_num} does not fit {count} classes and the background; '
                           f'give --class_num {count + 1}')
     if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name stands twice in {list(cfg.classes)}')
+    check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
 PRESETS: dict[str, dict[str, Any]] = dict(

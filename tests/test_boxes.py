@@ -2,7 +2,7 @@
 from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import count, parameters, rows
+from ssd_nb.networks.table import count, parameters, rows
 from ssd_nb.boxes.coding import decode, encode, iou, to_corners
 from ssd_nb.config import SSDConfig
 from ssd_nb.boxes.default_boxes import default_boxes

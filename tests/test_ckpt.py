@@ -3,9 +3,10 @@ import json, os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.ckpt import read_ckpt, write_ckpt
-from ssd_nb.checkpoint import from_reference, load, to_reference
+from ssd_nb.checkpoint import load
+from ssd_nb.names import from_reference, to_reference
 from ssd_nb.errors import CheckpointError
 from ssd_nb.config import SSDConfig
 

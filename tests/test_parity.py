@@ -1,11 +1,12 @@
 "The reference model, full size in float32, in torch and in MindSpore: the same numbers. Tiny bounds and the reasons stand in notebook 16."
 import numpy as np, pytest
 pytest.importorskip('torch'); pytest.importorskip('mindspore')
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import MOMENTUM, make_session
 from ssd_nb.backends.ckpt import write_ckpt
-from ssd_nb.checkpoint import load, save, to_reference
+from ssd_nb.checkpoint import load, save
+from ssd_nb.names import to_reference
 from ssd_nb.config import SSDConfig
 from ssd_nb.detection.postprocess import postprocess
 from ssd_nb.learning.schedule import learning_rates
@@ -45,7 +46,8 @@ def test_losses_of_twenty_steps(runs):
 @pytest.fixture(scope='module')
 def exact():
     "The state after the first step, computed in float64: what both frameworks round."
-    from ssd_nb.backends.torch import SSD, multibox_loss, named_tensors
+    from ssd_nb.backends.mindspore import SSD, multibox_loss
+    from ssd_nb.backends.torch import named_tensors
     import torch
     batch, net, first = random_batch(CFG, 4), SSD(CFG), initial_state(CFG)
     with torch.no_grad():

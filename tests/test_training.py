@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2, numpy as np, pytest
 from conftest import BACKEND, NET, command, shadow
 from ssd_nb import checkpoint, train as training
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import make_session
 from ssd_nb.config import PRESETS, SSDConfig, make_parser, read_yaml

@@ -13,7 +13,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.communication import GlobalComm, get_group_size, get_rank, init
 from ..networks import layers
-from ..networks.layers import Conv, Row, initial_state, parameters, rows
+from ..networks.layers import Conv, Row
+from ..networks.table import initial_state, parameters, rows
 from .session import EMA, MOMENTUM, SCALER, DeviceLost, check_state, for_inference, learnt, moving
 from ..config import SSDConfig
 from ..errors import ConfigError
