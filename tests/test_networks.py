@@ -1,11 +1,16 @@
 "Networks as rows: boxes that do not fit are refused, averages warm up, statistics of devices are joined."
-import numpy as np, pytest
+import json
+import os
+import subprocess
+from pathlib import Path
+import numpy as np
+import pytest
 from ssd_nb.backends.contract import SMALL, random_batch
-from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, make_session
+from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, launcher, make_session
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv
-from ssd_nb.networks.table import NETWORKS, feature_map_sizes, rows
+from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, parameters, rows
 
 @pytest.mark.parametrize('wrong, field', [(dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
     (dict(map_sizes=(20, 10, 5, 3, 2, 1), steps=()), 'map_sizes'), (dict(network='mobilenet_v3'), 'network.*mobilenet_v2'),
@@ -24,6 +29,37 @@ def test_rows_read_what_was_made_before_them(name):
     for row in rows(cfg):
         assert set(row.sources) <= known and row.part in ('backbone', 'neck', 'head') and row.layers
         known.add(row.name)
+
+@pytest.fixture(scope='module')
+def vgg(): return SSDConfig.preset('ssd300_vgg16')
+
+def test_vgg16_has_the_published_parameters(vgg):
+    "Names and shapes of torchvision's: a file in $SSD_NB_SPEC or in ../shared/spec beside the checkout."
+    assert count(vgg) == 35_641_826 and vgg.num_boxes == 8732
+    folder = Path(os.environ.get('SSD_NB_SPEC') or Path(__file__).resolve().parents[2]/'shared'/'spec')
+    file = folder/'torchvision_parameters.json'
+    if not file.exists(): pytest.skip(f'no list of published parameters: set SSD_NB_SPEC to a folder that holds {file.name}')
+    published = json.loads(file.read_text())['ssd300_vgg16']
+    ours, theirs = ([tuple(s) for s in shapes] for shapes in ([p.shape for p in parameters(vgg)], [s for _, s in published]))
+    assert sorted(ours) == sorted(theirs)
+    backbone = [p.shape for p in parameters(vgg) if p.part != 'head' and p.kind in ('weight', 'bias')]
+    assert backbone == [tuple(s) for name, s in published if name.startswith(('backbone.features', 'backbone.extra'))]
+
+def test_vgg16_is_the_same_in_both_backends(vgg):
+    for name in ('torch', 'mindspore'): pytest.importorskip(name)
+    images = random_batch(vgg, 1).images
+    # from 0.02 the numbers would fade from layer to layer; with a spread of (2/inputs)**.5 they keep their size
+    state = initial_state(vgg)
+    for p in parameters(vgg):
+        if p.kind == 'weight': state[p.name] *= (2/np.prod(p.shape[1:]))**.5/vgg.init_sigma
+    found = []
+    for name in ('torch', 'mindspore'):
+        session = make_session(name, vgg, training=False, device='cpu')
+        session.set_state(state)
+        found.append(session.predict(images))
+    for a, b in zip(*found):
+        assert a.shape[1] == 8732 and a.std() > 0
+        assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
 
 PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'], vgg16=['ssd300_vgg16'])
 
@@ -82,10 +118,7 @@ def test_running_variances_of_devices_are_joined():
 
 def test_two_processes_join_their_running_statistics(backend, tmp_path):
     "Dark images on one, bright ones on the other: the variance of both together, in the first layer."
-    import json, subprocess, sys
-    from ssd_nb.backends.session import launcher
     (tmp_path/'twins.py').write_text(TWINS.format(backend=backend, out=str(tmp_path/'out.json')))
-    import os
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])}
     done = subprocess.run(launcher(backend, 2, 'twins'), env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr

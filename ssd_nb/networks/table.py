@@ -12,13 +12,14 @@ from ..errors import ConfigError
 from ..fields import nearest
 from .layers import NetworkConfig, Parameter, Row, row_parameters, row_sizes, size_after
 from .mobilenet import mobilenet_v2
+from .vgg import vgg16
 
 # %% auto #0
 __all__ = ['NETWORKS', 'STARTS', 'rows', 'parameters', 'count', 'multiplications', 'feature_map_sizes', 'check_network',
            'truncated_normal', 'initial_state']
 
 # %% ../../nbs/2_network/09_table.ipynb #networks
-NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(mobilenet_v2=mobilenet_v2)
+NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(mobilenet_v2=mobilenet_v2, vgg16=vgg16)
 
 @lru_cache(maxsize=16)
 def rows(cfg: NetworkConfig) -> tuple[Row, ...]:
