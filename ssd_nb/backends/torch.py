@@ -12,10 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from .session import (
-    AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference, frozen, learnt)
-from .torch_devices import (
-    SharedNorm, TorchGroup, mean_over_devices, reduced, spread_of_means, torch_device)
+from .session import (AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference, frozen,
+                                     learnt)
+from .torch_devices import SharedNorm, TorchGroup, mean_over_devices, reduced, spread_of_means, torch_device
 from .torch_net import NORMS, TorchNet, batch_norm, torch_loss
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig
@@ -102,9 +101,10 @@ class TorchLoss(TorchPredictor):
                           num_matched=matched)
 
 # %% ../../nbs/7_frameworks/03_torch.ipynb #pieces
-def join_statistics(net: nn.Module) -> Tensor: # [2, channels] means and variances, of which the norms' buffers become views
+def join_statistics(net: TorchNet) -> Tensor: # [2, channels] means and variances, of which the norms' buffers become views
     "The running statistics of all batch norms as one tensor."
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms: return net.scale.new_zeros(2, 0)
     joined = torch.stack([torch.cat([n.running_mean for n in norms]), torch.cat([n.running_var for n in norms])])
     parts = joined.split([n.num_features for n in norms], dim=1)
     for n, part in zip(norms, parts): n.running_mean, n.running_var = part
