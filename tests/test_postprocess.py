@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from ssd_nb.boxes.coding import clip_boxes, decode, to_pixels
 from ssd_nb.config import SSDConfig
-from ssd_nb.detection.postprocess import grouped_nms, logit, nms, postprocess, sigmoid
+from ssd_nb.detection.postprocess import grouped_nms, logit, nms, postprocess
+from ssd_nb.learning.losses import sigmoid
 
 SMALL = dict(class_num=4, aspect_ratios=((),)*5, max_boxes=3) # tiny's maps with one or two boxes a place
 

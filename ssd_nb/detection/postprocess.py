@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from ..boxes.coding import clip_boxes, decode, paired_iou, to_pixels
 from ..fields import number, rule
+from ..learning.losses import sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['InferConfig', 'Detections', 'sigmoid', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['InferConfig', 'Detections', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -36,12 +37,6 @@ class Detections:
     labels: np.ndarray # [n] int32 in 1..class_num - 1
 
     def __len__(self) -> int: return len(self.scores)
-
-# %% ../../nbs/4_detection/01_postprocess.ipynb #cell-008
-def sigmoid(logits: np.ndarray, # [...]
-           ) -> np.ndarray: # [...] float32 scores in 0..1
-    "Scores of logits; computed in float64, so that a higher logit never gets a lower score."
-    with np.errstate(over='ignore'): return (1/(1 + np.exp(-np.asarray(logits, np.float64)))).astype(np.float32)
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-009
 def logit(score: float, # in 0..1
