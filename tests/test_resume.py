@@ -5,7 +5,7 @@ from conftest import NET, flags
 from ssd_nb import checkpoint
 from ssd_nb.networks.layers import initial_state
 from ssd_nb.config import SSDConfig, to_yaml
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 MICRO = ['--preset', 'tiny', *flags(NET), '--batch_size', 4, '--num_workers', 1, '--device', 'cpu', '--ema', .9, '--dynamic_loss_scale', '--loss_scale_window', 5,
          '--eval_start_epoch', 3, '--eval_interval', 3, '--save_checkpoint_epochs', 2, '--keep_checkpoint_max', 2, '--epoch_size', 6] # an epoch has six steps

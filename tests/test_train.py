@@ -7,7 +7,7 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.loader import Loader
 from ssd_nb.learning.losses import multibox_loss
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory): return write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=48, val=8)

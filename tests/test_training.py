@@ -12,7 +12,7 @@ from ssd_nb.config import PRESETS, SSDConfig, make_parser, read_yaml
 from ssd_nb.errors import ConfigError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.learning.schedule import learning_rates
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import train
 from ssd_nb.training.metrics import read_steps
 from ssd_nb.training.run import RunError
