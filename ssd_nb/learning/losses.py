@@ -9,15 +9,19 @@ import numpy as np
 from ..fields import Numbers, number, rule
 
 # %% auto #0
-__all__ = ['LossConfig', 'sigmoid', 'softplus', 'focal', 'class_loss', 'smooth_l1', 'box_loss', 'multibox_loss',
-           'multibox_gradients']
+__all__ = ['LossConfig', 'sigmoid', 'softplus', 'focal', 'focal_class_loss', 'smooth_l1', 'box_loss', 'multibox_loss',
+           'box_gradients', 'multibox_gradients', 'log_softmax', 'cross_entropy', 'hard_negatives',
+           'hard_negative_loss', 'hard_negative_gradients', 'batch_loss']
 
 # %% ../../nbs/3_learning/06_losses.ipynb #lossconfig
 @dataclass(frozen=True)
 class LossConfig(Numbers):
     "loss"
+    class_loss: str = number('focal', "class loss: focal over all boxes (the reference's), or hard_negatives "
+        "(the paper's softmax over matched boxes and the hardest background)", choices=('focal', 'hard_negatives'))
     gamma: float = number(2., "focusing exponent of the focal loss", low=0)
     alpha: float = number(.75, "weight of the target column in the focal loss; the others get 1 - alpha", low=0, high=1)
+    negatives_per_positive: float = number(3., "background boxes that hard_negatives counts for each matched box", low=0)
     global_positives: bool | None = rule(True, False,
         "divide by the matched boxes of all devices; false: each device by its own")
 
@@ -42,11 +46,11 @@ def focal(z: np.ndarray, # logits of being wrong
     return sigmoid(z)**gamma*softplus(z)
 
 # %% ../../nbs/3_learning/06_losses.ipynb #cell-014
-def class_loss(logits: np.ndarray, # [B, N, classes]
-               labels: np.ndarray, # [B, N] target class of each box, 0 for background
-               gamma: float, # focusing exponent
-               alpha: float, # weight of the target column; the others weigh 1 - alpha
-              ) -> float: # summed over boxes and classes
+def focal_class_loss(logits: np.ndarray, # [B, N, classes]
+                     labels: np.ndarray, # [B, N] target class of each box, 0 for background
+                     gamma: float, # focusing exponent
+                     alpha: float, # weight of the target column; the others weigh 1 - alpha
+                    ) -> float: # summed over boxes and classes
     "Sigmoid focal loss against one-hot labels over all columns, background included."
     z = np.array(logits, np.float64)
     target = np.asarray(labels)[..., None]
@@ -81,7 +85,17 @@ def multibox_loss(locs: np.ndarray, # [B, N, 4] predicted
                  ) -> float:
     "The training loss of a batch (SSD paper, equation 1, with a focal class loss)."
     if num_matched is None: num_matched = (np.asarray(labels) > 0).sum()
-    return (class_loss(logits, labels, gamma, alpha) + box_loss(locs, target_locs, labels))/max(num_matched, 1)
+    total = focal_class_loss(logits, labels, gamma, alpha) + box_loss(locs, target_locs, labels)
+    return total/max(num_matched, 1)
+
+# %% ../../nbs/3_learning/06_losses.ipynb #box-gradients
+def box_gradients(locs: np.ndarray, # [B, N, 4] predicted
+                  target_locs: np.ndarray, # [B, N, 4] to be learnt
+                  labels: np.ndarray, # [B, N]; boxes with label 0 do not count
+                 ) -> np.ndarray: # [B, N, 4]
+    "Derivatives of `box_loss` by locs."
+    matched = np.asarray(labels)[..., None] > 0
+    return np.clip(locs.astype(np.float64) - target_locs, -1, 1)*matched
 
 # %% ../../nbs/3_learning/06_losses.ipynb #cell-024
 def multibox_gradients(locs: np.ndarray, # as `multibox_loss`
@@ -93,10 +107,84 @@ def multibox_gradients(locs: np.ndarray, # as `multibox_loss`
                        alpha: float = .75, # weight of the target column
                       ) -> tuple[np.ndarray, np.ndarray]: # by locs [B, N, 4], by logits [B, N, classes]
     "Derivatives of `multibox_loss` in closed form."
-    labels = np.asarray(labels); count = max((labels > 0).sum(), 1)
+    labels = np.asarray(labels)
+    count = max((labels > 0).sum(), 1)
     yes = labels[..., None] == np.arange(logits.shape[-1])
     sign, weight = np.where(yes, -1., 1.), np.where(yes, alpha, 1 - alpha)
-    z = sign*logits; q = sigmoid(z)
+    z = sign*logits
+    q = sigmoid(z)
     by_logits = sign*weight*q**gamma*(gamma*(1 - q)*softplus(z) + q)
-    by_locs = np.clip(locs.astype(np.float64) - target_locs, -1, 1)*(labels > 0)[..., None]
-    return by_locs/count, by_logits/count
+    return box_gradients(locs, target_locs, labels)/count, by_logits/count
+
+# %% ../../nbs/3_learning/06_losses.ipynb #cross-entropy
+def log_softmax(logits: np.ndarray, # [..., classes]
+               ) -> np.ndarray: # [..., classes] <= 0
+    "Logarithms of the probabilities of classes that exclude each other."
+    x = np.asarray(logits, np.float64)
+    x = x - x.max(-1, keepdims=True) # exp cannot overflow now, and the result is the same
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+def cross_entropy(logits: np.ndarray, # [B, N, classes]
+                  labels: np.ndarray, # [B, N] target class of each box
+                 ) -> np.ndarray: # [B, N] >= 0
+    "Softmax cross entropy of each box."
+    target = np.asarray(labels)[..., None]
+    return -np.take_along_axis(log_softmax(logits), target, -1)[..., 0]
+
+# %% ../../nbs/3_learning/06_losses.ipynb #hard-negatives
+def hard_negatives(losses: np.ndarray, # [B, N] cross entropy of each box
+                   labels: np.ndarray, # [B, N] from matching, 0 is background
+                   ratio: float, # background boxes for each matched box of the image
+                  ) -> np.ndarray: # [B, N] bool
+    "The background boxes with the highest loss in each image; of equal ones the first (SSD paper, section 2.2)."
+    matched = np.asarray(labels) > 0
+    candidates = np.where(matched, -np.inf, losses) # matched boxes come last
+    order = np.argsort(-candidates, axis=1, kind='stable')
+    rank = np.argsort(order, axis=1)
+    return (rank < ratio*matched.sum(1, keepdims=True)) & ~matched
+
+# %% ../../nbs/3_learning/06_losses.ipynb #hard-loss
+def hard_negative_loss(locs: np.ndarray, # [B, N, 4] predicted
+                       logits: np.ndarray, # [B, N, classes] predicted
+                       target_locs: np.ndarray, # [B, N, 4] from matching
+                       labels: np.ndarray, # [B, N] from matching, 0 is background
+                       *,
+                       negatives_per_positive: float = 3., # background boxes that count for each matched one
+                       num_matched: float | None = None, # divide by this instead of counting labels above 0
+                      ) -> float:
+    "The training loss of a batch as in the SSD paper: softmax over matched boxes and hard negatives, and smooth L1."
+    matched = np.asarray(labels) > 0
+    losses = cross_entropy(logits, labels)
+    counted = matched | hard_negatives(losses, labels, negatives_per_positive)
+    if num_matched is None: num_matched = matched.sum()
+    return float((losses[counted].sum() + box_loss(locs, target_locs, labels))/max(num_matched, 1))
+
+# %% ../../nbs/3_learning/06_losses.ipynb #hard-gradients
+def hard_negative_gradients(locs: np.ndarray, # as `hard_negative_loss`
+                            logits: np.ndarray, # as `hard_negative_loss`
+                            target_locs: np.ndarray, # as `hard_negative_loss`
+                            labels: np.ndarray, # as `hard_negative_loss`
+                            *,
+                            negatives_per_positive: float = 3., # background boxes that count for each matched one
+                           ) -> tuple[np.ndarray, np.ndarray]: # by locs [B, N, 4], by logits [B, N, classes]
+    "Derivatives of `hard_negative_loss` in closed form; the choice of negatives is held fixed."
+    matched = np.asarray(labels) > 0
+    chosen = hard_negatives(cross_entropy(logits, labels), labels, negatives_per_positive)
+    target = np.asarray(labels)[..., None] == np.arange(logits.shape[-1])
+    count = max(matched.sum(), 1)
+    by_logits = (np.exp(log_softmax(logits)) - target)*(matched | chosen)[..., None]
+    return box_gradients(locs, target_locs, labels)/count, by_logits/count
+
+# %% ../../nbs/3_learning/06_losses.ipynb #batch-loss
+def batch_loss(locs: np.ndarray, # [B, N, 4] predicted
+               logits: np.ndarray, # [B, N, classes] predicted
+               target_locs: np.ndarray, # [B, N, 4] from matching
+               labels: np.ndarray, # [B, N] from matching, 0 is background
+               cfg: LossConfig, # which loss, and its numbers
+               num_matched: float | None = None, # divide by this instead of counting labels above 0
+              ) -> float:
+    "The training loss of a batch that a configuration asks for."
+    batch = locs, logits, target_locs, labels
+    if cfg.class_loss == 'focal':
+        return multibox_loss(*batch, gamma=cfg.gamma, alpha=cfg.alpha, num_matched=num_matched)
+    return hard_negative_loss(*batch, negatives_per_positive=cfg.negatives_per_positive, num_matched=num_matched)
