@@ -11,8 +11,8 @@ import numpy as np
 from ..boxes.coding import clip_boxes, iou
 from ..errors import ConfigError, DataError
 from ..fields import number, rule
-from ..networks.layers import NetworkConfig
 from ..images import load_image, shrink
+from ..networks.layers import NetworkConfig
 
 # %% auto #0
 __all__ = ['WHOLE', 'GREY', 'AugmentConfig', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
@@ -27,17 +27,20 @@ class AugmentConfig(NetworkConfig):
     crop_ious: tuple[float, ...] = number((.1, .3, .5, .7, .9),
         "least overlaps a crop may ask for; no crop is one more choice", low=0, high=1)
     crop_tries: int = number(50, "tries to find such a crop", low=1)
-    crop_sides: tuple[float, float] = number((.3, 1.), "range of a crop's sides, as a fraction of the image", low=.01, high=1)
-    crop_aspects: tuple[float, float] = number((.5, 2.), "range of a crop's height over width in pixels", low=.01, high=100)
-    paper_crop_test: bool | None = rule(True, False,
-        "reject a crop if no object reaches the minimum IoU; false: only if the lowest IoU is below it and the highest 0.2 above")
+    crop_sides: tuple[float, float] = number((.3, 1.),
+        "range of a crop's sides, as a fraction of the image", low=.01, high=1)
+    crop_aspects: tuple[float, float] = number((.5, 2.),
+        "range of a crop's height over width in pixels", low=.01, high=100)
+    paper_crop_test: bool | None = rule(True, False, "reject a crop if no object reaches the minimum IoU; "
+        "false: only if the lowest IoU is below it and the highest 0.2 above")
     expand: float = number(0.,
         "probability of zooming out: the image on a larger canvas (the paper's; the reference has none)", low=0, high=1)
     expand_ratio: float = number(4., "greatest side of that canvas, in sides of the image", low=1, high=16)
     flip: float = number(.5, "probability of a horizontal flip", low=0, high=1)
-    jitter: float = number(.4, "brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter", low=0, high=.99)
-    hue: float = number(0.,
-        "hues are turned by up to this fraction of the colour circle (the paper's; the reference has none)", low=0, high=.5)
+    jitter: float = number(.4,
+        "brightness, contrast and saturation are scaled by 1 - jitter to 1 + jitter", low=0, high=.99)
+    hue: float = number(0., "hues are turned by up to this fraction of the colour circle (the paper's; "
+        "the reference has none)", low=0, high=.5)
 
     def check(self) -> None:
         super().check()
@@ -48,16 +51,16 @@ class AugmentConfig(NetworkConfig):
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-020
 WHOLE = np.array([0., 0., 1., 1.]) # the window that shows the image itself
 
-def into_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the image
-                window: np.ndarray, # [4] yxyx in shares of the image
-               ) -> np.ndarray: # [..., 4] yxyx in shares of the window
+def into_window(boxes: np.ndarray, # [..., 4] yxyx in fractions of the image
+                window: np.ndarray, # [4] yxyx in fractions of the image
+               ) -> np.ndarray: # [..., 4] yxyx in fractions of the window
     "Boxes as seen through a window."
     return (boxes - window[[0, 1, 0, 1]])/(window[2:] - window[:2])[[0, 1, 0, 1]]
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-021
-def out_of_window(boxes: np.ndarray, # [..., 4] yxyx in shares of the window
-                  window: np.ndarray, # [4] yxyx in shares of the image
-                 ) -> np.ndarray: # [..., 4] yxyx in shares of the image
+def out_of_window(boxes: np.ndarray, # [..., 4] yxyx in fractions of the window
+                  window: np.ndarray, # [4] yxyx in fractions of the image
+                 ) -> np.ndarray: # [..., 4] yxyx in fractions of the image
     "The inverse of `into_window`."
     return boxes*(window[2:] - window[:2])[[0, 1, 0, 1]] + window[[0, 1, 0, 1]]
 
@@ -70,10 +73,10 @@ def centres_inside(boxes: np.ndarray, # [m, 4] yxyx
     return ((centre > windows[:, None, :2]) & (centre < windows[:, None, 2:])).all(-1)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-025
-def objects_in(boxes: np.ndarray, # [m, 4] yxyx in shares of the image
+def objects_in(boxes: np.ndarray, # [m, 4] yxyx in fractions of the image
                labels: np.ndarray, # [m]
-               window: np.ndarray, # [4] yxyx in shares of the image
-              ) -> tuple[np.ndarray, np.ndarray]: # boxes [k, 4] float32 yxyx in shares of the window, labels [k]
+               window: np.ndarray, # [4] yxyx in fractions of the image
+              ) -> tuple[np.ndarray, np.ndarray]: # boxes [k, 4] float32 yxyx in fractions of the window, labels [k]
     "The objects that a window shows, clipped to it."
     inside = centres_inside(boxes, window[None])[0]
     return clip_boxes(into_window(boxes[inside], window)).astype(np.float32), labels[inside]
@@ -87,7 +90,9 @@ def crop_tries(shape: np.ndarray, # [2] height and width of the image
     sides = rng.uniform(*cfg.crop_sides, (cfg.crop_tries, 2))
     corners = rng.random(sides.shape)*(1 - sides)
     aspects = sides[:, 0]*shape[0]/(sides[:, 1]*shape[1])
-    return np.concatenate([corners, corners + sides], 1)[(aspects >= cfg.crop_aspects[0]) & (aspects <= cfg.crop_aspects[1])]
+    low, high = cfg.crop_aspects
+    allowed = (aspects >= low) & (aspects <= high)
+    return np.concatenate([corners, corners + sides], 1)[allowed]
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-031
 def crop_passes(tries: np.ndarray, # [n, 4] yxyx
@@ -97,8 +102,11 @@ def crop_passes(tries: np.ndarray, # [n, 4] yxyx
                ) -> np.ndarray: # [n] bool
     "Which windows are acceptable crops."
     overlap = iou(tries, boxes) # [n, m]
-    if paper: close = overlap.max(1) >= least
-    else: close = (np.where(overlap > 0, overlap, 1).min(1) >= least) | (overlap.max(1) <= least + .2)
+    highest = overlap.max(1)
+    if paper: close = highest >= least
+    else:
+        lowest = np.where(overlap > 0, overlap, 1).min(1) # of the objects that it touches
+        close = (lowest >= least) | (highest <= least + .2)
     return close & centres_inside(boxes, tries).any(1)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-033
@@ -123,10 +131,10 @@ def reduction(height: float, # pixels that will be shown
     return next((k for k in (8, 4, 2) if min(height, width) >= k*size), 1)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-043
-def to_cells(window: np.ndarray, # [4] yxyx in shares of the image
+def to_cells(window: np.ndarray, # [4] yxyx in fractions of the image
              shape: np.ndarray, # [2] height and width of the image in pixels
              size: int, # side of the picture to be made
-            ) -> tuple[np.ndarray, int]: # [4] yxyx in cells, pixels a cell
+            ) -> tuple[np.ndarray, int]: # [4] yxyx in cells, pixels along a side of a cell
     "The smallest rectangle of whole cells around a window."
     pixels = window*shape[[0, 1, 0, 1]]
     k = reduction(*(pixels[2:] - pixels[:2]), size)
@@ -146,10 +154,19 @@ def cut(image: np.ndarray, # [H, W, 3] uint8
     if any(beyond): part = cv2.copyMakeBorder(part, *beyond, cv2.BORDER_CONSTANT, value=fill)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR)
 
+# %% ../../nbs/3_learning/05_augment.ipynb #check-size
+def _check_size(image: Path | bytes, found: tuple[int, ...], reduce: int, shape: np.ndarray) -> None:
+    "Raise `DataError` unless an image that was read at a fraction has the size that its annotation says."
+    if found == tuple(-(-s//reduce) for s in shape): return
+    name = 'image in memory' if isinstance(image, bytes) else image
+    h, w, _ = load_image(image).shape
+    raise DataError(f'{name}: the image is {w} wide and {h} high, its annotation says {shape[1]} and {shape[0]}; '
+                    f'write the true size, and check that the boxes belong to this image')
+
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-049
 def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them
                 cells: np.ndarray, # [4] yxyx, from `to_cells`
-                reduce: int, # pixels a cell
+                reduce: int, # pixels along a side of a cell
                 shape: np.ndarray, # [2] height and width of the whole image in pixels
                 size: int, # side of the result
                 fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
@@ -157,10 +174,7 @@ def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where t
     "The picture in a window. Raises `DataError` if a file holds an image of another size than `shape`."
     if isinstance(image, np.ndarray): return cut(shrink(image, reduce), cells, size, fill)
     pixels = load_image(image, reduce)
-    if pixels.shape[:2] != tuple(-(-s//reduce) for s in shape):
-        h, w, _ = load_image(image).shape
-        raise DataError(f'{"image in memory" if isinstance(image, bytes) else image}: the image is {w} wide and {h} high, its annotation says {shape[1]} '
-                        f'and {shape[0]}; write the true size, and check that the boxes belong to this image')
+    _check_size(image, pixels.shape[:2], reduce, shape)
     return cut(pixels, cells, size, fill)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-050
@@ -196,7 +210,8 @@ def colour_matrix(mean: np.ndarray, # [3] mean colour of the image
                  ) -> np.ndarray: # [3, 4]
     "New red, green and blue from the old ones and 1."
     colour = saturation*np.eye(3) + (1 - saturation)*GREY
-    return np.column_stack([brightness*contrast*colour, np.full(3, brightness*(1 - contrast)*(GREY @ mean))])
+    added = np.full(3, brightness*(1 - contrast)*(GREY @ mean))
+    return np.column_stack([brightness*contrast*colour, added])
 
 def change_colours(image: np.ndarray, # [H, W, 3] uint8
                    brightness: float, # factor, 1 changes nothing
@@ -208,17 +223,18 @@ def change_colours(image: np.ndarray, # [H, W, 3] uint8
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-065
 def turn_hue(image: np.ndarray, # [H, W, 3] uint8
-             turn: float, # share of the colour circle, -0.5..0.5
+             turn: float, # fraction of the colour circle, -0.5..0.5
             ) -> np.ndarray: # [H, W, 3] uint8
     "All colours moved along the colour circle; greys stay."
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    hsv[..., 0] = ((np.arange(256) + round(turn*180)) % 180).astype(np.uint8)[hsv[..., 0]] # OpenCV's circle has 180 steps
+    turned = (np.arange(256) + round(turn*180)) % 180 # OpenCV's circle has 180 steps
+    hsv[..., 0] = turned.astype(np.uint8)[hsv[..., 0]]
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-066
 def draw_canvas(cfg: AugmentConfig, # expand, expand_ratio
                 rng: np.random.Generator, # the source of chance
-               ) -> np.ndarray: # [4] yxyx in shares of the image
+               ) -> np.ndarray: # [4] yxyx in fractions of the image
     "A window as large as the image or larger, with the image at a random place in it."
     if rng.random() >= cfg.expand: return WHOLE
     side = rng.uniform(1, cfg.expand_ratio)
@@ -232,7 +248,7 @@ def mean_colour(cfg: AugmentConfig) -> tuple[int, int, int]: # RGB in 0..255
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-072
 def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where to read them
-            boxes: np.ndarray, # [m, 4] yxyx in shares of the image
+            boxes: np.ndarray, # [m, 4] yxyx in fractions of the image
             labels: np.ndarray, # [m]
             cfg: AugmentConfig, # the recipe
             rng: np.random.Generator, # the source of chance
@@ -247,4 +263,5 @@ def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where
     picture = show_window(image, cells, k, shape, size, mean_colour(cfg))
     if rng.random() < cfg.flip: picture, boxes = cv2.flip(picture, 1), flip_boxes(boxes)
     picture = change_colours(picture, *rng.uniform(1 - cfg.jitter, 1 + cfg.jitter, 3))
-    return turn_hue(picture, rng.uniform(-cfg.hue, cfg.hue)) if cfg.hue else picture, boxes, labels
+    if cfg.hue: picture = turn_hue(picture, rng.uniform(-cfg.hue, cfg.hue))
+    return picture, boxes, labels

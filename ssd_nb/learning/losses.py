@@ -21,7 +21,8 @@ class LossConfig(Numbers):
         "(the paper's softmax over matched boxes and the hardest background)", choices=('focal', 'hard_negatives'))
     gamma: float = number(2., "focusing exponent of the focal loss", low=0)
     alpha: float = number(.75, "weight of the target column in the focal loss; the others get 1 - alpha", low=0, high=1)
-    negatives_per_positive: float = number(3., "background boxes that hard_negatives counts for each matched box", low=0)
+    negatives_per_positive: float = number(3.,
+        "background boxes that hard_negatives counts for each matched box", low=0)
     global_positives: bool | None = rule(True, False,
         "divide by the matched boxes of all devices; false: each device by its own")
 

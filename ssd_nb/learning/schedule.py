@@ -20,7 +20,7 @@ class OptimConfig(Numbers):
     lr_end_rate: float = number(.001, "last learning rate, as a fraction of lr", low=0, high=1)
     warmup_epochs: float = number(2., "epochs of linear warm-up", low=0)
     epoch_size: int = number(500, "epochs to train", low=1)
-    batch_size: int = number(32, "images a step and device", low=1)
+    batch_size: int = number(32, "images per step and device", low=1)
     momentum: float = number(.9, "momentum of the optimiser", low=0, high=1)
     weight_decay: float = number(1.5e-4, "weight decay of all parameters but batch-norm gamma and beta", low=0)
     loss_scale: float = number(1024.,
@@ -30,13 +30,13 @@ class OptimConfig(Numbers):
     loss_scale_window: int = number(1000, "steps without overflow before a dynamic scale is doubled", low=1)
     amp: str = number('off', "mixed precision in training: convolutions in bf16 or fp16 (the reference's use_float16); "
         "loss, weights and evaluation stay float32", choices=('off', 'bf16', 'fp16'))
-    ema: float = number(0., "keep a moving average of the weights, and evaluate it: the fraction of it that a step keeps, "
-        "e.g. 0.999; 0 keeps none", low=0, high=.999999)
+    ema: float = number(0., "keep a moving average of the weights, and evaluate it: the fraction of it that a step "
+        "keeps, e.g. 0.999; 0 keeps none", low=0, high=.999999)
 
 # %% ../../nbs/3_learning/07_schedule.ipynb #cell-006
 def learning_rates(cfg: OptimConfig, # lr, lr_init, lr_end_rate, warmup_epochs, epoch_size
-                   steps_per_epoch: int, # batches of an epoch
-                  ) -> np.ndarray: # [epoch_size * steps_per_epoch] float32, one rate a step
+                   steps_per_epoch: int, # batches per epoch
+                  ) -> np.ndarray: # [epoch_size * steps_per_epoch] float32, one rate per step
     "Learning rate of every step: linear warm-up, then half a cosine."
     total = cfg.epoch_size*steps_per_epoch
     warmup = min(int(cfg.warmup_epochs*steps_per_epoch), total)
