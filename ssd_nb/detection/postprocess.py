@@ -94,7 +94,7 @@ def leaders(logits: np.ndarray, # [N, C] of one image; column 0 is the backgroun
             count: int, # candidates wanted
             per_class: bool, # for each class, or for the image
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # box index [n], label [n]; was something left out [C] or [1]
-    "The `count` best candidates of an image or of each of its classes; ties go to the lower label, then to the lower box."
+    "The `count` best candidates of an image or of each of its classes; ties go to the lower label, then the lower box."
     values = logits[:, 1:]
     least = np.nextafter(np.float32(floor), np.float32(np.inf)) # "above floor" is "at least the next number"
     limit = least
@@ -170,7 +170,7 @@ def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
                 cfg: InferConfig, # thresholds, limits and protocol
                 class_agnostic: bool = False, # boxes of different classes suppress each other too
                ) -> list[Detections]: # one for each image
-    "What was found in each image (paper, 3.7). `ValueError` if shapes do not fit the configuration or an answer is NaN."
+    "What was found in each image (paper, 3.7). `ValueError` for shapes that do not fit `cfg` and for NaN."
     locs, logits, sizes = np.asarray(locs, np.float32), np.asarray(logits, np.float32), np.asarray(sizes)
     _check_answer('locs', locs, (len(sizes), cfg.num_boxes, 4))
     _check_answer('logits', logits, (len(sizes), cfg.num_boxes, cfg.class_num))
