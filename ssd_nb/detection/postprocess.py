@@ -12,7 +12,7 @@ from ..learning.losses import sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['InferConfig', 'Detections', 'to_scores', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['InferConfig', 'Detections', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -38,16 +38,10 @@ class Detections:
 
     def __len__(self) -> int: return len(self.scores)
 
-# %% ../../nbs/4_detection/01_postprocess.ipynb #cell-008
-def to_scores(logits: np.ndarray, # [...]
-             ) -> np.ndarray: # [...] float32 scores in 0..1
-    "Scores of logits; computed in float64, so that a higher logit never gets a lower score."
-    return sigmoid(np.asarray(logits, np.float64)).astype(np.float32)
-
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-009
 def logit(score: float, # in 0..1
          ) -> np.float32: # its logit; minus infinity for 0
-    "The inverse of `to_scores`."
+    "The inverse of `sigmoid`."
     with np.errstate(divide='ignore'): return np.float32(np.log(score) - np.log1p(-score))
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-018
@@ -152,7 +146,7 @@ def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_
         count *= 4
     out = []
     for i, (box, label, _) in sorted(kept.items()):
-        out.append(Detections(boxes[i, box], to_scores(logits[i, box, label]), label.astype(np.int32)))
+        out.append(Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)))
     return out
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #check-answer

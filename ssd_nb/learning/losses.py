@@ -23,10 +23,11 @@ class LossConfig(Numbers):
 
 # %% ../../nbs/3_learning/04_losses.ipynb #cell-006
 def sigmoid(x: np.ndarray, # logits
-           ) -> np.ndarray: # probabilities in 0..1
-    "`1/(1 + exp(-x))` without overflow."
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e)/(1 + e)
+           ) -> np.ndarray: # probabilities in 0..1, float32 for float32 logits
+    "`1/(1 + exp(-x))`, computed in float64, so that a higher logit never gets a lower probability."
+    x = np.asarray(x)
+    with np.errstate(over='ignore'): p = 1/(1 + np.exp(-x.astype(np.float64)))
+    return p.astype(np.result_type(x, np.float32))
 
 def softplus(z: np.ndarray, # logits of being wrong
             ) -> np.ndarray: # >= 0
