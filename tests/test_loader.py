@@ -45,7 +45,7 @@ def dataset(tmp_path_factory):
         boxes = np.concatenate([corner, corner + rng.uniform(.1, .4, (3, 2))], 1).astype(np.float32)[:0 if i == 4 else 3]
         records.append(Record(path, 1000 + i, int(height), int(width), boxes, np.arange(1, 4, dtype=np.int32)[:len(boxes)],
                               np.full(len(boxes), i == 5), path.name))
-    return Dataset(tuple(records), ('a', 'b', 'c'), (1, 2, 3), {})
+    return Dataset(('a', 'b', 'c'), (1, 2, 3), {}, records=tuple(records))
 
 
 def same(a, b):
@@ -362,7 +362,7 @@ def script(tmp_path, dataset, text):
         image = Path({str(root/'1.jpg')!r})
         h, w = {dataset.records[1].height}, {dataset.records[1].width}
         record = Record(image, 1, h, w, np.array([[.1, .1, .8, .9]], np.float32), np.array([1], np.int32), np.array([False]), '')
-        loader = Loader(Dataset((record,)*8, ('a',), (1,), {{}}), SSDConfig.preset('tiny', batch_size=1), training=True, num_workers=2)
+        loader = Loader(Dataset(('a',), (1,), {{}}, records=(record,)*8), SSDConfig.preset('tiny', batch_size=1), training=True, num_workers=2)
         ''') + textwrap.dedent(text))
     return subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)},
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background job ignores it
