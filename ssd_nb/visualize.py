@@ -26,14 +26,16 @@ class Picture(Figure):
     "A matplotlib figure that a notebook shows by itself; it draws without a screen and registers nowhere."
     def __init__(self, width: float, # inches
                  height: float, # inches
-                 dpi: float = 100, # pixels an inch
+                 dpi: float = 100, # pixels per inch
                  **kwargs: Any): # passed on to `Figure`
         super().__init__(figsize=(width, height), dpi=dpi, **kwargs)
         FigureCanvasAgg(self)
 
     def _repr_png_(self) -> bytes:
+        "The picture as a notebook shows it."
         buffer = io.BytesIO()
-        self.savefig(buffer, format='png', metadata={'Software': None}) # without the version, equal pictures are equal bytes
+        # without matplotlib's version in the file, equal pictures are equal bytes
+        self.savefig(buffer, format='png', metadata={'Software': None})
         return buffer.getvalue()
 
 def panels(rows: int = 1, # axes below each other
@@ -50,7 +52,13 @@ def panels(rows: int = 1, # axes below each other
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-012
 _SHADES = dict(tab20=2, tab20b=4, tab20c=4) # matplotlib's lists, and how many shades of a hue stand together
-_COLOURS = [c for name, shades in _SHADES.items() for i in range(shades) for c in colormaps[name].colors[i::shades] if max(c) > min(c)] # a grey has equal parts
+
+def _strongest_first(name: str, shades: int) -> list[tuple[float, float, float]]:
+    "The colours of a list without its greys (a grey has equal parts): the first shade of every hue, then the second ..."
+    colours = colormaps[name].colors
+    return [c for i in range(shades) for c in colours[i::shades] if max(c) > min(c)]
+
+_COLOURS = [c for name, shades in _SHADES.items() for c in _strongest_first(name, shades)]
 
 def class_colour(label: int, # 0 is the background
                 ) -> tuple[float, float, float]: # red, green, blue in [0,1]
@@ -113,16 +121,25 @@ class BoxLabel(Text):
         self.stale = False
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-023
-def _captions(n: int, labels: Sequence[int] | None, scores: Sequence[float] | None, names: Sequence[str] | None) -> list[str]:
-    "One text a box, such as `cat 0.87`; empty where nothing is known."
-    for what, values in (('labels', labels), ('scores', scores)):
-        if values is not None and len(values) != n: raise ValueError(f'{len(values)} {what} for {n} boxes')
-    parts = [[] for _ in range(n)]
-    for part, label in zip(parts, labels if labels is not None else ()):
-        if names is not None and not 1 <= label <= len(names): raise ValueError(f'label {label} has no name; the {len(names)} names begin at label 1')
-        part.append(str(int(label)) if names is None else names[int(label) - 1])
-    for part, score in zip(parts, scores if scores is not None else ()): part.append(f'{score:.2f}')
-    return [' '.join(part) for part in parts]
+def _captions(count: int, # boxes
+              labels: Sequence[int] | None, # [count] classes
+              scores: Sequence[float] | None, # [count]
+              names: Sequence[str] | None, # class names without the background
+             ) -> list[str]: # [count]
+    "One text for each box, such as `cat 0.87`; empty where nothing is known."
+    for what, values in dict(labels=labels, scores=scores).items():
+        if values is not None and len(values) != count: raise ValueError(f'{len(values)} {what} for {count} boxes')
+    captions = ['']*count if labels is None else [_class_name(int(label), names) for label in labels]
+    if scores is None: return captions
+    return [f'{caption} {score:.2f}'.strip() for caption, score in zip(captions, scores)]
+
+def _class_name(label: int, # 1 or more
+                names: Sequence[str] | None, # class names without the background
+               ) -> str:
+    "The name of a class, or its number where there are no names."
+    if names is None: return str(label)
+    if 1 <= label <= len(names): return names[label - 1]
+    raise ValueError(f'label {label} has no name; the {len(names)} names begin at label 1')
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-025
 def draw_boxes(ax: Any, # matplotlib axes that show an image
@@ -139,13 +156,19 @@ def draw_boxes(ax: Any, # matplotlib axes that show an image
     "Draw boxes with their labels; ValueError if the numbers of boxes, labels and scores differ."
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     captions = _captions(len(boxes), labels, scores, names)
+    order = range(len(boxes)) if scores is None else np.argsort(-np.asarray(scores), kind='stable')
     before = [artist for artist in ax.texts if isinstance(artist, BoxLabel)] # of an earlier call on the same axes
-    for i in range(len(boxes)) if scores is None else np.argsort(-np.asarray(scores), kind='stable'):
-        (x1, y1, x2, y2), c = boxes[i], class_colour(1 if labels is None else int(labels[i]))
-        c = c if colour is None else to_rgb(colour)
-        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=c, linewidth=width, linestyle=style, zorder=3,
-                               path_effects=[withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, .55))]))
+    for i in order:
+        c = class_colour(1 if labels is None else int(labels[i])) if colour is None else to_rgb(colour)
+        ax.add_patch(_rimmed(boxes[i], c, width, style))
         if captions[i] and fontsize: before.append(ax.add_artist(BoxLabel(captions[i], boxes[i], c, fontsize, before)))
+
+def _rimmed(box: Sequence[float], colour: Sequence[float], width: float, style: str) -> Rectangle:
+    "The outline of a box with a thin dark rim."
+    x1, y1, x2, y2 = box
+    rim = withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, .55))
+    return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style, zorder=3,
+                     path_effects=[rim])
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-027
 def _check_image(image: np.ndarray) -> np.ndarray:
@@ -162,6 +185,7 @@ def _fill_axes(ax: Any, image: np.ndarray, title: str | None) -> None:
     ax.set_axis_off()
     if title: ax.set_title(title, fontsize=9, pad=4)
 
+# %% ../nbs/0_tools/01_pictures.ipynb #show-image
 def show_image(image: np.ndarray, # uint8 RGB [H, W, 3]
                boxes: np.ndarray | None = None, # [n, 4] xyxy in pixels
                labels: Sequence[int] | None = None, # [n] classes
@@ -195,20 +219,36 @@ def show_grid(images: Sequence[np.ndarray], # uint8 RGB [H, W, 3], of any sizes
              ) -> Picture:
     "Images with their boxes, in rows; ValueError if the lists differ in length."
     images = [_check_image(i) for i in images]
-    for what, values in dict(boxes=boxes, labels=labels, scores=scores, titles=titles).items():
-        if values is not None and len(values) != len(images): raise ValueError(f'{len(values)} {what} for {len(images)} images')
+    given = dict(boxes=boxes, labels=labels, scores=scores, titles=titles)
+    given = {what: values for what, values in given.items() if values is not None}
+    for what, values in given.items():
+        if len(values) != len(images): raise ValueError(f'{len(values)} {what} for {len(images)} images')
     if not images: raise ValueError('no images to show')
-    columns = min(columns, len(images))
-    rows, gap, head = -(-len(images)//columns), .06, .24 if titles is not None else 0.
-    height = side*max(i.shape[0]/i.shape[1] for i in images)
-    fig = Picture(columns*(side + gap) - gap, rows*(height + head + gap) - gap)
-    for i, image in enumerate(images):
-        x, y = i % columns*(side + gap), (i//columns + 1)*(height + head + gap) - gap # left and lower edge, from the upper left corner
-        ax = fig.add_axes((x/fig.get_figwidth(), 1 - y/fig.get_figheight(), side/fig.get_figwidth(), height/fig.get_figheight()))
-        ax.set_anchor('N')
-        show_image(image, *(None if v is None else v[i] for v in (boxes, labels, scores)), names, ax=ax,
-                   title=None if titles is None else titles[i], **{'fontsize': 7., **kwargs})
+    tallest = side*max(i.shape[0]/i.shape[1] for i in images)
+    fig, axes = _grid_axes(len(images), min(columns, len(images)), side, tallest, .24 if titles is not None else 0.)
+    for i, (image, ax) in enumerate(zip(images, axes)):
+        mine = {what.rstrip('s') if what == 'titles' else what: values[i] for what, values in given.items()}
+        show_image(image, names=names, ax=ax, **mine, **{'fontsize': 7., **kwargs})
     return fig
+
+# %% ../nbs/0_tools/01_pictures.ipynb #grid-axes
+def _grid_axes(count: int, # images
+               columns: int, # of them in a row
+               width: float, # of one in inches
+               height: float, # of one in inches
+               head: float, # inches above each for its title
+               gap: float = .06, # inches between two
+              ) -> tuple[Picture, list]: # the picture and the axes of each image
+    "Axes in rows, for images of one width."
+    rows = -(-count//columns) # rounded up
+    fig = Picture(columns*(width + gap) - gap, rows*(height + head + gap) - gap)
+    w, h = fig.get_size_inches()
+    axes = []
+    for i in range(count):
+        left, bottom = i % columns*(width + gap), (i//columns + 1)*(height + head + gap) - gap # from the upper left
+        axes.append(fig.add_axes((left/w, 1 - bottom/h, width/w, height/h)))
+        axes[-1].set_anchor('N')
+    return fig, axes
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-037
 def running_mean(y: np.ndarray, # [n]
@@ -235,26 +275,35 @@ def plot_lines(series: dict[str, tuple[Sequence[float], Sequence[float]]], # nam
                height: float = 2.8, # of the picture, in inches
               ) -> Figure: # the new picture, or that of `ax`
     "Named curves in one plot; few points are marked, and with `smooth` the raw values stay behind the mean."
-    ax = panels(width=width, height=height)[1][0, 0] if ax is None else ax
+    if ax is None: ax = panels(width=width, height=height)[1][0, 0]
     for i, (name, (x, y)) in enumerate(series.items()):
         if len(x) != len(y): raise ValueError(f'{name}: {len(x)} x for {len(y)} y')
-        c, window = LINE_COLOURS[i % len(LINE_COLOURS)], min(smooth, len(y) - 1 + len(y) % 2)
-        if smooth > 1 and len(y): ax.plot(x, y, color=c, alpha=.25, linewidth=.8)
-        ax.plot(x, running_mean(y, window) if smooth > 1 and len(y) else y, color=c, linewidth=1.8, label=name,
-                marker='o' if len(y) <= 30 else None, markersize=3.5)
+        _plot_line(ax, name, x, y, LINE_COLOURS[i % len(LINE_COLOURS)], smooth)
     if log: ax.set_yscale('log')
-    ax.grid(color='#e4e4e4', linewidth=.7); ax.set_axisbelow(True)
-    ax.set_xlabel(xlabel); ax.set_ylabel(ylabel); ax.set_title(title or '', fontsize=10)
+    ax.grid(color='#e4e4e4', linewidth=.7)
+    ax.set_axisbelow(True)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_title(title or '', fontsize=10)
     if len(series) > 1: ax.legend(frameon=False, fontsize=8)
     return ax.figure
+
+def _plot_line(ax: Any, name: str, x: Sequence[float], y: Sequence[float], colour: str, smooth: int) -> None:
+    "One curve; with `smooth` its running mean, before the raw values in a faint line."
+    marker = 'o' if len(y) <= 30 else None
+    if smooth > 1 and len(y):
+        ax.plot(x, y, color=colour, alpha=.25, linewidth=.8)
+        longest = len(y) - 1 + len(y) % 2 # the largest odd window
+        y = running_mean(y, min(smooth, longest))
+    ax.plot(x, y, color=colour, linewidth=1.8, label=name, marker=marker, markersize=3.5)
 
 # %% ../nbs/0_tools/01_pictures.ipynb #cell-043
 def save_figure(fig: Figure, # any matplotlib figure
                 path: str | Path, # ends in .png; its folder is made if missing
-                dpi: float | None = None, # pixels an inch; the figure's own if not given
+                dpi: float | None = None, # pixels per inch; the figure's own if not given
                ) -> Path: # the written file
     "Write a figure as PNG, whole or not at all; ValueError for another ending."
     path = Path(path)
-    if path.suffix.lower() != '.png': raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
+    if path.suffix.lower() != '.png':
+        raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
     with replacing(path) as beside: fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
     return path
