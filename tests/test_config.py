@@ -2,8 +2,7 @@
 import subprocess, sys
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.config import (
-    GROUPS, PRESETS, SSDConfig, config_from_args, make_config, make_parser, parse_yaml, to_yaml)
+from ssd_nb.config import GROUPS, PRESETS, SSDConfig, config_from_args, make_config, make_parser, parse_yaml, to_yaml
 from ssd_nb.errors import ConfigError
 from ssd_nb.fields import own_fields
 

@@ -3,9 +3,8 @@ import subprocess, sys
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.visualize import (
-    class_colour, draw_boxes, panels, place_label, plot_lines, running_mean, save_figure, show_grid, show_image,
-    text_colour)
+from ssd_nb.captions import class_colour, place_label, text_colour
+from ssd_nb.visualize import draw_boxes, panels, plot_lines, running_mean, save_figure, show_grid, show_image
 
 numbers = st.floats(-50, 250, allow_nan=False)
 
