@@ -88,7 +88,7 @@ def caption_texts(count: int, # boxes
                   scores: Sequence[float] | None, # [count]
                   names: Sequence[str] | None, # class names without the background
                  ) -> list[str]: # [count]
-    "One text for each box, such as `cat 0.87`; empty where nothing is known. Raises `ValueError` for numbers that differ."
+    "One text for each box, such as `cat 0.87`; empty where nothing is known. Raises `ValueError` if numbers differ."
     for what, values in dict(labels=labels, scores=scores).items():
         if values is not None and len(values) != count: raise ValueError(f'{len(values)} {what} for {count} boxes')
     captions = ['']*count if labels is None else [_class_name(int(label), names) for label in labels]

@@ -124,8 +124,10 @@ def check_range(f: Field, # of a group
         raise ConfigError(f'{f.name}: {value!r} is not one of {listed}{nearest(str(value), choices)}')
     for v in _leaves(value):
         if v is None: continue
-        if low is not None and v < low: raise ConfigError(f'{f.name}: {v} is below the least possible value, {low}')
-        if high is not None and v > high: raise ConfigError(f'{f.name}: {v} is above the greatest possible value, {high}')
+        if low is not None and v < low:
+            raise ConfigError(f'{f.name}: {v} is below the least possible value, {low}')
+        if high is not None and v > high:
+            raise ConfigError(f'{f.name}: {v} is above the greatest possible value, {high}')
 
 def checked(f: Field, # of a group
             kind: Any, # its type
@@ -142,7 +144,8 @@ def checked(f: Field, # of a group
 @dataclass(frozen=True)
 class Numbers:
     "protocol and seed"
-    protocol: str = number('standard', "standard: what a user expects; reference: the published arithmetic, quirks included",
+    protocol: str = number('standard',
+        "standard: what a user expects; reference: the published arithmetic, quirks included",
         choices=('standard', 'reference'))
     seed: int = number(1, "seed of weights, sample order and augmentation", low=0)
 

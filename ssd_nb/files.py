@@ -37,7 +37,8 @@ def next_folder(stem: str | Path, # e.g. runs/shapes
     stem = Path(stem)
     stem.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, 1000):
-        try: (folder := stem.with_name(f'{stem.name}-{number:03d}')).mkdir()
+        folder = stem.with_name(f'{stem.name}-{number:03d}')
+        try: folder.mkdir()
         except FileExistsError: continue
         return folder
     raise ConfigError(f'{stem}-001 to {stem.name}-999 all exist; give --output_dir')
