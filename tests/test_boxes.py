@@ -1,4 +1,4 @@
-"Boxes, matching and loss against oracles that fraction no formula with them."
+"Boxes, matching and loss against oracles that share no formula with them."
 import itertools, math
 from dataclasses import replace
 import numpy as np, pytest
@@ -117,7 +117,8 @@ def naive_standard(b, cfg):
 def naive_match(b, cfg):
     return naive_standard(b, cfg) if cfg.rules.bipartite else naive_reference(b, cfg)
 
-CONFIGS = [replace(c, protocol=p, match_threshold=t) for c in (CFG, TINY) for p in ('standard', 'reference') for t in (.5, .3)]
+VARIANTS = itertools.product((CFG, TINY), ('standard', 'reference'), (.5, .3))
+CONFIGS = [replace(c, protocol=p, match_threshold=t) for c, p, t in VARIANTS]
 CONFIGS += [replace(CFG, match_threshold=0.), replace(TINY, match_threshold=1.)]
 CONFIGS += [replace(CFG, first_scale=.01, min_scale=.05, steps=(16, 31, 64, 110, 151, 300))]
 
@@ -138,7 +139,9 @@ def hard_boxes(draw):
         if kind == 'dot': found.append(np.array([k/1917, .5, k/1917 + 1e-6, .5 + 1e-6]))
     return np.array(found, np.float32)
 
-@pytest.mark.parametrize('cfg', CONFIGS, ids=lambda c: f'{c.image_size}-{c.protocol}-{c.match_threshold}-{c.first_scale}')
+def name_of(cfg): return f'{cfg.image_size}-{cfg.protocol}-{cfg.match_threshold}-{cfg.first_scale}'
+
+@pytest.mark.parametrize('cfg', CONFIGS, ids=name_of)
 @settings(deadline=None, max_examples=60)
 @given(hard_boxes())
 def test_matching_equals_the_naive_loop(cfg, b):
