@@ -41,6 +41,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     "Common area of two rectangles xyxy."
     return max(0., min(a[2], b[2]) - max(a[0], b[0]))*max(0., min(a[3], b[3]) - max(a[1], b[1]))
 
+# %% ../nbs/0_tools/03_captions.ipynb #cell-018-2
 def place_label(box: Sequence[float], # xyxy of the object, in pixels
                 size: Sequence[float], # width and height of the label, in pixels
                 image: Sequence[float], # width and height of the image, in pixels
@@ -95,6 +96,7 @@ def caption_texts(count: int, # boxes
     if scores is None: return captions
     return [f'{caption} {score:.2f}'.strip() for caption, score in zip(captions, scores)]
 
+# %% ../nbs/0_tools/03_captions.ipynb #cell-023a-2
 def _class_name(label: int, # 1 or more
                 names: Sequence[str] | None, # class names without the background
                ) -> str:

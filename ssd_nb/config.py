@@ -174,6 +174,7 @@ def to_yaml(cfg: SSDConfig) -> str: # one line for each field
     values = {k: plain(v) for k, v in asdict(cfg).items()}
     return yaml.safe_dump(values, default_flow_style=None, sort_keys=False, width=120, allow_unicode=True)
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-035-2
 def parse_yaml(text: str, # YAML, one `name: value` on each line
                source: str = 'configuration', # where it comes from, for messages
               ) -> dict[str, Any]: # field names to values
@@ -183,6 +184,7 @@ def parse_yaml(text: str, # YAML, one `name: value` on each line
     if not isinstance(values, dict): raise ConfigError(f'{source}: expected lines of the form "name: value"')
     return values
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-035-3
 def read_yaml(path: str | Path, # a YAML file of names and values
              ) -> dict[str, Any]:
     "Names and values written in a file."
@@ -208,6 +210,7 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
         for f in own_fields(group): _add_flag(g, f)
     return p
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-038-2
 def _add_flag(group: Any, f: Field) -> None:
     "One flag; `--flag` alone means true for a switch."
     shown = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
@@ -216,6 +219,7 @@ def _add_flag(group: Any, f: Field) -> None:
     group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f),
                        help=help.replace('%', '%%'), **switch)
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-038-3
 def _placeholder(f: Field) -> str:
     "What stands for the value in `--help`: the choices, or the kind of value."
     if f.metadata['choices']: return '{' + ','.join(map(str, f.metadata['choices'])) + '}'
@@ -230,6 +234,7 @@ def config_values(args: argparse.Namespace) -> dict[str, Any]:
     names = {f.name for f in fields(SSDConfig)}
     return {k: v for k, v in vars(args).items() if k in names}
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-039-2
 def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`
                      base: SSDConfig | None = None, # start from this instead of a preset
                     ) -> SSDConfig:

@@ -56,6 +56,7 @@ def coerce(value: Any, # a Python value or the text of a flag
         return value
     return _coerce_number(value, kind)
 
+# %% ../nbs/0_tools/06_fields.ipynb #cell-008-2
 def _coerce_number(value: Any, kind: type) -> int | float:
     "A whole number or a number; NaN is none."
     if isinstance(value, bool): raise ValueError('a whole number')
@@ -102,11 +103,13 @@ def field_types(group: type, # a dataclass of numbers
     "The type of each field of a group."
     return typing.get_type_hints(group)
 
+# %% ../nbs/0_tools/06_fields.ipynb #cell-015-2
 def _kind_name(kind: Any) -> str:
     "A type in words."
     words = {int: 'a whole number', float: 'a number', bool: 'true or false', str: 'text'}
     return words.get(kind) or f'of the form {kind}'.replace('typing.', '')
 
+# %% ../nbs/0_tools/06_fields.ipynb #cell-015-3
 def _leaves(value: Any) -> Iterator[Any]:
     "The numbers in nested tuples."
     if not isinstance(value, tuple): yield value
@@ -129,6 +132,7 @@ def check_range(f: Field, # of a group
         if high is not None and v > high:
             raise ConfigError(f'{f.name}: {v} is above the greatest possible value, {high}')
 
+# %% ../nbs/0_tools/06_fields.ipynb #cell-016-2
 def checked(f: Field, # of a group
             kind: Any, # its type
             value: Any, # as it was given

@@ -52,6 +52,7 @@ def pixels_of(image: Image.Image, # a picture of Pillow's
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.array(image.convert('RGB'))
 
+# %% ../nbs/0_tools/05_images.ipynb #cell-013-2
 def _decode_other(data: bytes) -> np.ndarray:
     "RGB of anything that Pillow or OpenCV can read."
     try: return pixels_of(Image.open(io.BytesIO(data)))
@@ -74,6 +75,7 @@ def load_image(source: Path | bytes, # an image file, its bytes, or anything wit
     except Exception as e: # decoders raise nearly everything
         raise DataError(f'{name}: not a readable image: {e}; replace the file or take its entry out') from e
 
+# %% ../nbs/0_tools/05_images.ipynb #cell-015-2
 def _decode(data: bytes, reduce: int) -> np.ndarray:
     "RGB of an encoded image at a fraction of its size."
     if not data: raise ValueError('the file is empty')

@@ -37,6 +37,7 @@ class Picture(Figure):
         self.savefig(buffer, format='png', metadata={'Software': None})
         return buffer.getvalue()
 
+# %% ../nbs/0_tools/04_pictures.ipynb #cell-004-2
 def panels(rows: int = 1, # axes below each other
            columns: int = 1, # axes beside each other
            width: float = 7., # of the whole picture, in inches
@@ -71,6 +72,7 @@ def draw_boxes(ax: Any, # matplotlib axes that show an image
         ax.add_patch(_rimmed(boxes[i], c, width, style))
         if captions[i] and fontsize: before.append(ax.add_artist(BoxLabel(captions[i], boxes[i], c, fontsize, before)))
 
+# %% ../nbs/0_tools/04_pictures.ipynb #cell-025-2
 def _rimmed(box: Sequence[float], colour: Sequence[float], width: float, style: str) -> Rectangle:
     "The outline of a box with a thin dark rim."
     x1, y1, x2, y2 = box
@@ -86,6 +88,7 @@ def _check_image(image: np.ndarray) -> np.ndarray:
         raise ValueError(f'an image is a uint8 array [H, W, 3], not {image.dtype} {list(image.shape)}')
     return image
 
+# %% ../nbs/0_tools/04_pictures.ipynb #cell-027-2
 def _fill_axes(ax: Any, image: np.ndarray, title: str | None) -> None:
     "Show an image with pixel (x, y) from (x, y) to (x + 1, y + 1)."
     h, w = image.shape[:2]

@@ -40,6 +40,7 @@ def box_area(yxyx: np.ndarray, # [..., 4] corners
     "Area of each box."
     return (yxyx[..., 2] - yxyx[..., 0] + offset)*(yxyx[..., 3] - yxyx[..., 1] + offset)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-008-2
 def paired_iou(a: np.ndarray, # [..., 4] yxyx
                b: np.ndarray, # [..., 4] yxyx; the shapes broadcast
                offset: float = 0., # see `box_area`
@@ -51,6 +52,7 @@ def paired_iou(a: np.ndarray, # [..., 4] yxyx
     either = box_area(a, offset) + box_area(b, offset) - both
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-008-3
 def iou(a: np.ndarray, # [n, 4] yxyx
         b: np.ndarray, # [m, 4] yxyx
         offset: float = 0., # see `box_area`
@@ -81,6 +83,7 @@ def encode(yxyx: np.ndarray, # [N, 4] the object that each default box learns
                          f'encode_from chosen pairs')
     return encode_from(to_centres(yxyx), default_boxes(cfg), cfg).astype(np.float32)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #encode-decode-2
 def decode(locs: np.ndarray, # [..., N, 4] as the network predicts them
            cfg: BoxConfig, # the numbers
           ) -> np.ndarray: # [..., N, 4] yxyx, not clipped
@@ -100,6 +103,7 @@ def from_pixels(xyxy: np.ndarray, # [..., 4] pixels, x first
     scale = np.array([height, width, height, width], np.float64)
     return (np.asarray(xyxy, np.float64)[..., [1, 0, 3, 2]]/scale).astype(np.float32)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-023-2
 def to_pixels(yxyx: np.ndarray, # [..., 4] fractions of the image
               height: float, # of the image in pixels
               width: float, # of the image in pixels
@@ -108,6 +112,7 @@ def to_pixels(yxyx: np.ndarray, # [..., 4] fractions of the image
     scale = np.array([width, height, width, height], np.float64)
     return (np.asarray(yxyx)[..., [1, 0, 3, 2]]*scale).astype(np.float32)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-023-3
 def clip_boxes(yxyx: np.ndarray, # [..., 4] fractions of the image
               ) -> np.ndarray: # [..., 4] within 0..1
     "Boxes cut at the image's border."

@@ -23,6 +23,7 @@ class Map(NamedTuple):
     step: float # pixels of the input between the centres of two cells
     shapes: tuple[tuple[float, float], ...] # height and width of the boxes at each cell, as fractions of the image
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #boxconfig-2
 @dataclass(frozen=True)
 class MapConfig(Numbers):
     "input and feature maps"
@@ -39,7 +40,7 @@ class MapConfig(Numbers):
     def image_size(self) -> int:
         return self.image_shape[0]
 
-# %% ../../nbs/1_boxes/01_default_boxes.ipynb #boxconfig-2
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #69dc568f
 @dataclass(frozen=True)
 class BoxConfig(MapConfig):
     "default boxes"
@@ -116,6 +117,7 @@ def _elongated(scale: float, # root of the area
         shapes += [(short, long), (long, short)]
     return shapes
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-010-2
 def reference_shapes(cfg: BoxConfig, # scales and ratios
                      k: int, # feature map
                     ) -> list[tuple[float, float]]: # height and width, fractions of the image
@@ -176,10 +178,12 @@ def _boxes_of_maps(maps: tuple[Map, ...], image_shape: tuple[int, int], kind: ty
     boxes.flags.writeable = False
     return boxes
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cached-boxes-2
 def exact_boxes(cfg: BoxConfig) -> np.ndarray: # [N, 4] float64 yxhw, read-only
     "The default boxes before they are rounded to float32."
     return _boxes_of_maps(cfg.maps, cfg.image_shape, np.float64)
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cached-boxes-3
 def default_boxes(cfg: BoxConfig) -> np.ndarray: # [N, 4] float32 yxhw, read-only
     "All default boxes as (cy, cx, h, w), fractions of the image, in the order of the network's outputs. Not clipped."
     return _boxes_of_maps(cfg.maps, cfg.image_shape, np.float32)

@@ -34,6 +34,7 @@ def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every defa
     kept[first] = best[first]
     return kept
 
+# %% ../../nbs/1_boxes/03_matching.ipynb #cell-008-2
 def _best_pairs(overlap: np.ndarray) -> np.ndarray:
     "The best pair of all, then the best of the objects and boxes that are left, and so on; -1 where no box is left."
     left, kept = overlap.copy(), np.full(len(overlap), -1)
