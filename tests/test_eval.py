@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from conftest import BACKEND, FRAMEWORKS, command, lively_session, perfect
-from ssd_nb.networks.layers import initial_state
+from ssd_nb.networks.table import initial_state
 from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
 from ssd_nb.detection.coco_eval import evaluate

@@ -3,7 +3,7 @@ import multiprocessing, os, random, signal, subprocess, sys, time
 import numpy as np, pytest
 from conftest import NET, flags
 from ssd_nb import checkpoint
-from ssd_nb.networks.layers import initial_state
+from ssd_nb.networks.table import initial_state
 from ssd_nb.config import SSDConfig, to_yaml
 from ssd_nb.learning.shapes import write_shapes
 

@@ -11,7 +11,8 @@ from ..backends.session import for_inference, SCALER
 from ..config import SSDConfig
 from ..errors import ConfigError
 from ..learning.schedule import learning_rates
-from ..networks.layers import initial_state, parameters
+from ..names import reference_names
+from ..networks.table import initial_state
 
 # %% auto #0
 __all__ = ['continues', 'run_rates', 'pretrained_state']
@@ -38,8 +39,9 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
     if not continues(cfg): state = for_inference(state)
     state.pop(SCALER, None)
     if cfg.filter_weight:
-        out = {p.name for p in parameters(old) if any(part in f'{p.name} {p.reference}' for part in cfg.checkpoint_filter_list)}
-        state = {k: v for k, v in state.items() if k not in out}
+        theirs = reference_names(old)
+        def left_out(name): return any(part in f'{name} {theirs.get(name, "")}' for part in cfg.checkpoint_filter_list)
+        state = {k: v for k, v in state.items() if not left_out(k)}
     elif old.class_num != cfg.class_num:
         raise ConfigError(f'pre_trained: {path} has {old.class_num} classes and this run {cfg.class_num}; give --filter_weight true to learn the heads anew')
     return {**initial_state(cfg), **state}
