@@ -110,7 +110,8 @@ class EventFile:
     def __init__(self, folder: Path, # of the run
                  start: int = 0): # steps whose numbers stand in earlier files
         self.format, self.done, self.judged = event_format(), start, start
-        from tensorboardX.event_file_writer import EventsWriter # writes at once: SummaryWriter's thread would not tell of a full disk
+        # EventsWriter writes at once: the thread of SummaryWriter would not tell of a full disk
+        from tensorboardX.event_file_writer import EventsWriter
         self.file = EventsWriter(str(folder/'events'), f'.{start}')
         self.add(start + 1, session_log=self.format.SessionLog(status=self.format.SessionLog.START))
 

@@ -180,7 +180,7 @@ def _make_folder(cfg: SSDConfig) -> tuple[Path, Metrics]:
 def resume_run(cfg: SSDConfig, # of the run
                folder: Path, # of the run
                group: Group = Alone(), # rank 0 cuts the metrics
-              ) -> tuple[Run, dict[str, np.ndarray] | None, Place | None]: # run, state and place; none if it was never saved
+              ) -> tuple[Run, dict[str, np.ndarray] | None, Place | None]: # with its state and place, if it was saved
     "Take up an interrupted run. Raises `CheckpointError` if its checkpoint is of something else."
     last, run, rows = folder/'last.safetensors', Run(folder, cfg, group), folder/'metrics.csv'
     if not last.exists():
