@@ -8,9 +8,9 @@ from ssd_nb.config import SSDConfig, to_yaml
 from ssd_nb.learning.scenes import write_shapes
 
 EPOCHS, STEPS = 8, 6 # of six steps each
-MICRO = ['--preset', 'tiny', *flags(NET), '--batch_size', 4, '--num_workers', 1, '--device', 'cpu', '--epoch_size', EPOCHS,
-         '--ema', .9, '--dynamic_loss_scale', '--loss_scale_window', 5, '--eval_start_epoch', 3, '--eval_interval', 3,
-         '--save_checkpoint_epochs', 2, '--keep_checkpoint_max', 2]
+MICRO = ['--preset', 'tiny', *flags(NET), '--batch_size', 4, '--num_workers', 1, '--device', 'cpu',
+         '--epoch_size', EPOCHS, '--ema', .9, '--dynamic_loss_scale', '--loss_scale_window', 5,
+         '--eval_start_epoch', 3, '--eval_interval', 3, '--save_checkpoint_epochs', 2, '--keep_checkpoint_max', 2]
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 
 @pytest.fixture(scope='module')

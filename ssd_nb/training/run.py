@@ -108,7 +108,7 @@ def end_epoch(run: Run, # whose epoch has ended
     run.say(f'epoch time: {seconds*1e3:.3f}, per step time: {seconds*1e3/count:.3f}')
     scale, _, skipped = session.get_state().get(SCALER, (run.cfg.loss_scale, 0, 0))
     new, run.skipped = int(skipped) - run.skipped, int(skipped)
-    if new: run.say(f'{new} steps overflowed and were skipped; the loss scale is {scale:g}')
+    if new: run.say(f'steps that overflowed and were skipped: {new}; the loss scale is {scale:g}')
     run.wasted = run.wasted + new if new >= count else 0
     if np.isfinite(last.loss): _check_scale(run, scale) # a loss that is not finite is no matter of the scale
 
