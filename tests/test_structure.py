@@ -194,8 +194,8 @@ def test_functions_import_nothing():
             names = [node.module or ''] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             heavy = all(set(name.split('.')) & set(HEAVY) for name in names)
             if not (heavy and '#' in lines[node.lineno - 1]):
-                complaints.append(f'{local(path)} line {node.lineno}: imports {", ".join(names)} in a function; move it '
-                                  'to the top, use errors.optional, or say in a comment why a framework is loaded here')
+                complaints.append(f'{local(path)} line {node.lineno}: imports {", ".join(names)} in a function; '
+                                  'move it to the top, use errors.optional, or say in a comment why it is loaded here')
     agree(complaints)
 
 def test_notebooks_name_no_machine():
