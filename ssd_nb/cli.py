@@ -35,7 +35,8 @@ def overview() -> str:
 def command(name: str, # a key of `COMMANDS`
            ) -> Callable[[Sequence[str]], int | None]: # takes arguments, returns an exit status or nothing
     "The function behind a command. Raises `UserError` with the nearest name for an unknown one."
-    if name not in COMMANDS: raise UserError(f'{name}: no such command{nearest(name, COMMANDS)}; `ssd_nb --help` lists all')
+    if name not in COMMANDS:
+        raise UserError(f'{name}: no such command{nearest(name, COMMANDS)}; `ssd_nb --help` lists all')
     return importlib.import_module(f'ssd_nb.{MODULES.get(name, name)}').main
 
 # %% ../nbs/9_use/05_cli.ipynb #cell-010
