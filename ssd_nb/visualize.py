@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from .files import replacing
+from .letters import literal
 
 # %% auto #0
 __all__ = ['LINE_COLOURS', 'Picture', 'panels', 'class_colour', 'text_colour', 'place_label', 'BoxLabel', 'draw_boxes',
@@ -254,6 +255,7 @@ def save_figure(fig: Figure, # any matplotlib figure
                 dpi: float | None = None, # pixels an inch; the figure's own if not given
                ) -> Path: # the written file
     "Write a figure as PNG, whole or not at all; ValueError for another ending."
+    literal(fig) # class names are text
     path = Path(path)
     if path.suffix.lower() != '.png': raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
     with replacing(path) as beside: fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
