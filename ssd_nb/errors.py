@@ -33,7 +33,8 @@ class Tolerant:
     "A text stream that goes on into nothing when its reader has left, and shows `?` for what it cannot show."
     def __init__(self, stream: TextIO): # standard output or standard error
         self.stream = stream
-        if getattr(stream, 'errors', '') == 'strict' and hasattr(stream, 'reconfigure'): stream.reconfigure(errors='replace')
+        can_refuse = getattr(stream, 'errors', '') == 'strict' and hasattr(stream, 'reconfigure')
+        if can_refuse: stream.reconfigure(errors='replace')
 
     def __getattr__(self, name: str) -> Any: return getattr(self.stream, name)
 
