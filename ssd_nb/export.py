@@ -16,7 +16,7 @@ from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .fields import Parser
 from .files import replacing
-from .detection.postprocess import sigmoid
+from .learning.losses import sigmoid
 from .learning.scenes import draw_scene
 
 # %% auto #0

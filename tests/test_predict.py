@@ -17,7 +17,7 @@ from ssd_nb.data.loader import eval_batch
 from ssd_nb.predict import (
     COCO_CLASSES, COCO_IDS, detect, detect_files, image_files, load_detector, main, names_and_ids, number_images,
     pixels, predict, square)
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
