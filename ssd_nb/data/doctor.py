@@ -21,7 +21,8 @@ from .findings import ClassCountError, Finding, Findings
 from .records import Dataset
 from ..images import image_size
 from ..boxes.default_boxes import default_boxes
-from ..visualize import Picture, class_colour, panels, save_figure
+from ..captions import class_colour
+from ..visualize import Picture, panels, save_figure
 
 # %% auto #0
 __all__ = ['ORDER', 'check_image', 'best_overlap', 'Checkup', 'check_split', 'summary', 'table', 'draw_classes', 'draw_sizes',
