@@ -20,7 +20,7 @@ from ssd_nb.eval import evaluate_by, main, variants
 from ssd_nb.training.evaluation import (
     MOST, confident, count_kinds, curves_picture, detect_all, detect_by, kinds_by_image, rank_images, review_picture)
 from ssd_nb.detection.postprocess import Detections
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
