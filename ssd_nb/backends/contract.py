@@ -20,8 +20,9 @@ __all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_names', 'check_star
            'check_skip', 'check_frozen', 'check_average', 'check_half', 'check_options']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
-SMALL = SSDConfig.preset('tiny', image_shape=(64, 64), class_num=4, stem_channels=8, features_1=((1,8,1,2), (2,8,2,2)), features_2=((2,16,1,2),), last_channels=32,
-                         extra_channels=(), extra_ratios=(), aspect_ratios=((2,), (2,3)), loss_scale=64.) # compiled and trained in moments
+SMALL = SSDConfig.preset( # compiled and trained in moments
+    'tiny', image_shape=(64, 64), class_num=4, stem_channels=8, features_1=((1,8,1,2), (2,8,2,2)), features_2=((2,16,1,2),),
+    last_channels=32, extra_channels=(), extra_ratios=(), aspect_ratios=((2,), (2,3)), loss_scale=64.)
 
 def random_batch(cfg: SSDConfig, # the numbers
                  size: int, # images
