@@ -69,10 +69,10 @@ def test_damage_is_refused_or_harmless(tmp_path_factory, data):
     except CheckpointError as e: assert 'x.ckpt' in str(e)
 
 def test_slices(tmp_path, monkeypatch):
-    from ssd_nb import checkpoint
-    monkeypatch.setattr(checkpoint, 'SLICE', 100)
+    monkeypatch.setattr('ssd_nb.backends.ckpt.SLICE', 100)
     a = np.arange(1000, dtype=np.float32).reshape(10, 100)
     write_ckpt(tmp_path/'a.ckpt', dict(a=a))
+    assert (tmp_path/'a.ckpt').read_bytes().count(b'Float32') == 40
     assert np.array_equal(read_ckpt(tmp_path/'a.ckpt')['a'], a)
 
 def test_command(tmp_path):
