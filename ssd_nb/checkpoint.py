@@ -10,16 +10,15 @@ from typing import Any, Sequence
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from .networks.layers import parameters
-from .backends.session import MOMENTUM, StateError, check_state
+from .backends.session import StateError, check_state
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
 from .errors import CheckpointError, ConfigError, plain_errors
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
+from .names import canonical, from_reference, to_reference
 
 # %% auto #0
-__all__ = ['FORMAT', 'ASIDE', 'MOMENTS', 'save', 'load', 'canonical', 'from_reference', 'to_reference', 'load_ckpt',
-           'find_checkpoint', 'convert', 'listing', 'main']
+__all__ = ['FORMAT', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing', 'main']
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint
@@ -50,38 +49,6 @@ def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the
     try: check_state(state, cfg)
     except StateError as e: raise CheckpointError(f'{path}: {e}') from e
     return state, cfg, json.loads(header['meta'])
-
-# %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-019
-ASIDE = {'momentum', 'learning_rate', 'global_step', 'epoch_num', 'step_num', 'current_iterator_step', 'last_overflow_iterator_step', 'scale_sense', 'loss_scale', 'weight_decay'}
-MOMENTS = 'moments.' # the reference's prefix of momentum
-
-def canonical(name: str) -> str: # without the leading 'network.'
-    "A reference name without the wrappers it was saved in."
-    if name.startswith(MOMENTS): return MOMENTS + canonical(name[len(MOMENTS):])
-    return canonical(name[len('network.'):]) if name.startswith('network.') else name
-
-def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
-                   cfg: SSDConfig, # of the network
-                  ) -> dict[str, np.ndarray]: # a state, float32, under canonical names
-    "The state in a reference checkpoint. Raises `CheckpointError` listing all that does not fit."
-    known = {p.reference: p for p in parameters(cfg)}
-    ours = {r: p.name for r, p in known.items()} | {MOMENTS + r: MOMENTUM + p.name for r, p in known.items() if p.trainable}
-    shapes = {r: known[r.removeprefix(MOMENTS)].shape for r in ours}
-    found = {canonical(n): a for n, a in arrays.items() if canonical(n) not in ASIDE}
-    wrong = [f'missing {r} {list(p.shape)}' for r, p in known.items() if r not in found]
-    wrong += [f'unknown {r} {list(a.shape)}' for r, a in found.items() if r not in ours]
-    wrong += [f'{r} is {list(a.shape)}, not {list(shapes[r])}' for r, a in found.items() if r in ours and a.shape != tuple(shapes[r])]
-    if wrong: raise CheckpointError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
-    return {ours[r]: found[r].astype(np.float32) for r in ours if r in found}
-
-def to_reference(state: dict[str, np.ndarray], # of a session
-                 cfg: SSDConfig, # of the network
-                ) -> dict[str, np.ndarray]: # by the reference's names
-    "A state under the names of a reference checkpoint; momentum, if there is any, as `moments`."
-    check_state(state, cfg)
-    theirs = {p.name: f'network.{p.reference}' for p in parameters(cfg)}
-    theirs |= {MOMENTUM + n: MOMENTS + r for n, r in theirs.items()}
-    return {r: np.asarray(state[n], np.float32) for n, r in theirs.items() if n in state} # in the order of the table
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-024
 def load_ckpt(path: str | Path, # a reference checkpoint

@@ -19,6 +19,7 @@ from .learning.augment import AugmentConfig
 from .learning.losses import LossConfig
 from .learning.schedule import OptimConfig
 from .networks.layers import NetworkConfig
+from .networks.table import check_network
 
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
@@ -143,6 +144,7 @@ def check_together(cfg: SSDConfig) -> None:
         raise ConfigError(f'class_num: {cfg.class_num} does not fit {count} classes and the background; '
                           f'give --class_num {count + 1}')
     if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name stands twice in {list(cfg.classes)}')
+    check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
 PRESETS: dict[str, dict[str, Any]] = dict(
@@ -155,7 +157,10 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,3)), first_scale=.14, min_scale=.22, max_scale=.75,
         dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val', crop_sides=(.5, 1.),
         epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=4, eval_interval=4,
-        save_checkpoint_epochs=8, log_steps=0))
+        save_checkpoint_epochs=8, log_steps=0),
+    ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
+        steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named

@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from .captions import BoxLabel, caption_texts, class_colour
 from .files import replacing
+from .letters import literal
 
 # %% auto #0
 __all__ = ['LINE_COLOURS', 'Picture', 'panels', 'draw_boxes', 'show_image', 'show_grid', 'running_mean', 'plot_lines',
@@ -214,6 +215,7 @@ def save_figure(fig: Figure, # any matplotlib figure
                 dpi: float | None = None, # pixels per inch; the figure's own if not given
                ) -> Path: # the written file
     "Write a figure as PNG, whole or not at all; ValueError for another ending."
+    literal(fig) # class names are text
     path = Path(path)
     if path.suffix.lower() != '.png':
         raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')

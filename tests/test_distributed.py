@@ -6,7 +6,7 @@ from conftest import NET
 from ssd_nb import checkpoint
 from ssd_nb.config import SSDConfig
 from ssd_nb.backends.launch import free_port
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'

@@ -5,11 +5,12 @@
 # %% ../../nbs/7_frameworks/02_contract.ipynb #imports
 from __future__ import annotations
 import numpy as np
-from ..networks.layers import initial_state, parameters
+from ..networks.table import initial_state, parameters
 from ..config import SSDConfig
 from ..data.loader import Batch
 from ..boxes.matching import match_and_encode
-from .session import EMA, for_inference, frozen, learnt, make_session, MOMENTUM, SCALER, StateError
+from .session import (
+    AVERAGED, EMA, MOMENTUM, SCALER, StateError, average_decay, for_inference, frozen, learnt, make_session)
 
 # %% auto #0
 __all__ = ['SMALL', 'random_batch', 'check_predict', 'check_step', 'check_round_trip', 'check_session', 'check_skip',
@@ -130,7 +131,7 @@ def check_frozen(name: str, cfg: SSDConfig) -> None:
     cfg = cfg.replace(freeze_layer='backbone')
     first, after = initial_state(cfg), _after(name, cfg, [random_batch(cfg, 4)]*2)
     for p in parameters(cfg):
-        if frozen(p.reference, cfg): assert np.array_equal(first[p.name], after[p.name]), f'{p.name}: frozen'
+        if frozen(p.part, cfg): assert np.array_equal(first[p.name], after[p.name]), f'{p.name}: frozen'
         elif p.trainable: assert after[MOMENTUM + p.name].any() or p.name.startswith('locs'), f'{p.name}: learns' # a location head may have no object
     assert {k[len(MOMENTUM):] for k in after if k.startswith(MOMENTUM)} == {p.name for p in learnt(cfg)}
 
@@ -140,7 +141,9 @@ def check_average(name: str, cfg: SSDConfig) -> None:
     cfg, batch, bad = cfg.replace(ema=.75), random_batch(cfg, 4), random_batch(cfg, 4, seed=1)
     bad.locs[bad.labels > 0] = np.nan # of no effect on the averages either
     first, after = initial_state(cfg), _after(name, cfg, [batch, bad])
-    for key in first: _close(after[EMA + key], .75*first[key] + .25*after[key], 1e-5, f'{EMA}{key}')
+    start = average_decay(cfg.ema, 0) # in the first step
+    for key in first: _close(after[EMA + key], start*first[key] + (1 - start)*after[key], 1e-5, f'{EMA}{key}')
+    assert after[AVERAGED] == [1], 'one good step was averaged'
     one, two = (make_session(name, cfg, training=False, device='cpu') for _ in range(2))
     one.set_state(after); two.set_state(for_inference(after))
     assert np.array_equal(one.predict(batch.images)[1], two.predict(batch.images)[1]), 'inference takes the averages'

@@ -10,14 +10,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 import numpy as np
-from ..networks.layers import Parameter, parameters
+from ..networks.layers import Parameter
+from ..networks.table import parameters
 from ..config import SSDConfig
 from ..errors import ConfigError, UserError, optional
 from ..data.loader import Batch
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'check_state', 'frozen', 'learnt',
-           'moving', 'for_inference', 'Group', 'Alone', 'DeviceLost', 'join', 'launcher']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'AVERAGED', 'WARM', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'check_state',
+           'frozen', 'learnt', 'moving', 'average_decay', 'averaged_steps', 'for_inference', 'Group', 'Alone',
+           'DeviceLost', 'join', 'launcher']
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-005
 class Session(Protocol):
@@ -27,7 +29,7 @@ class Session(Protocol):
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         "Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 already normalised."
     def get_state(self) -> dict[str, np.ndarray]:
-        "Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `scaler`: float32 under canonical names, weights OIHW."
+        "Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `averaged`, `scaler`: float32 under canonical names, weights OIHW."
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         "Take over a state; momentum that is absent starts at 0, averages at the weights. Raises `StateError` naming all that does not fit."
     def export(self, path: str | Path, decoded: bool = False) -> None:
@@ -56,13 +58,14 @@ class StateError(UserError, ValueError):
 MOMENTUM = 'momentum.' # prefix of the optimiser's arrays
 EMA = 'ema.' # prefix of the moving averages
 SCALER = 'scaler' # three numbers: the loss scale, steps since it changed, steps that were skipped
+AVERAGED = 'averaged' # one number: steps that the moving averages have followed
 
 def check_state(state: dict[str, np.ndarray], # canonical name to array
                 cfg: SSDConfig, # of the network that shall take it
                ) -> None:
     "Raise `StateError` naming every missing, extra or misshaped parameter."
     wanted = {p.name: p.shape for p in parameters(cfg)}
-    allowed = {**wanted, **{MOMENTUM + p.name: p.shape for p in parameters(cfg) if p.trainable}, **{EMA + n: s for n, s in wanted.items()}, SCALER: (3,)}
+    allowed = {**wanted, **{MOMENTUM + p.name: p.shape for p in parameters(cfg) if p.trainable}, **{EMA + n: s for n, s in wanted.items()}, SCALER: (3,), AVERAGED: (1,)}
     wrong = [f'missing {n} {list(s)}' for n, s in wanted.items() if n not in state]
     wrong += [f'unknown {n} {list(a.shape)}' for n, a in state.items() if n not in allowed]
     wrong += [f'{n} is {list(a.shape)}, not {list(allowed[n])}' for n, a in state.items() if n in allowed and a.shape != tuple(allowed[n])]
@@ -70,25 +73,41 @@ def check_state(state: dict[str, np.ndarray], # canonical name to array
     if wrong: raise StateError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-022
-def frozen(reference: str, # a name in the reference's checkpoints, or its beginning
+def frozen(part: str, # of the network: backbone, neck or head
            cfg: SSDConfig, # the numbers
           ) -> bool:
-    "Whether what bears that name stays as it is."
-    return cfg.freeze_layer == 'backbone' and reference.startswith('backbone.')
+    "Whether that part stays as it is."
+    return part == cfg.freeze_layer
 
 def learnt(cfg: SSDConfig) -> list[Parameter]:
     "The parameters that a step changes by gradient descent."
-    return [p for p in parameters(cfg) if p.trainable and not frozen(p.reference, cfg)]
+    return [p for p in parameters(cfg) if p.trainable and not frozen(p.part, cfg)]
 
 def moving(cfg: SSDConfig) -> list[Parameter]:
     "The batch-norm statistics that follow the batches."
-    return [p for p in parameters(cfg) if not p.trainable and not frozen(p.reference, cfg)]
+    return [p for p in parameters(cfg) if not p.trainable and not frozen(p.part, cfg)]
+
+# %% ../../nbs/7_frameworks/01_session.ipynb #average-decay
+WARM = 1e6 # steps after which no average is in its warm-up
+
+def average_decay(ema: float, # in the end
+                  steps: float, # good steps so far
+                 ) -> float:
+    "What the moving averages keep in the next step."
+    return min(ema, (1 + steps)/(10 + steps))
+
+def averaged_steps(state: dict[str, np.ndarray], # of any session
+                  ) -> np.ndarray: # [1] float32
+    "How many steps the averages of a state have followed."
+    old = any(name.startswith(EMA) for name in state)
+    return state.get(AVERAGED, np.full(1, WARM*old, np.float32))
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-027
 def for_inference(state: dict[str, np.ndarray], # of any session
                  ) -> dict[str, np.ndarray]: # without momentum and scaler
     "What predicts: the averages if the state has them, else the weights."
-    return {k: state.get(EMA + k, v) for k, v in state.items() if not k.startswith((MOMENTUM, EMA, SCALER))}
+    aside = MOMENTUM, EMA, SCALER, AVERAGED
+    return {k: state.get(EMA + k, v) for k, v in state.items() if not k.startswith(aside)}
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-033
 class Group(Protocol):
@@ -119,11 +138,11 @@ def join(name: str, # backend
         ) -> Group:
     "The group that this process was started in; `Alone` where no launcher did."
     if not any(v in os.environ for v in LAUNCHED): return Alone()
-    return _framework(name).join(device) or Alone()
+    return _framework(name).GROUP.join(device) or Alone()
 
 def launcher(name: str, # backend
              count: int, # processes
              module: str, # that each shall run
             ) -> list[str]: # to which the module's own arguments are added
     "The command that starts a group on this machine."
-    return _framework(name).launcher(count, module)
+    return _framework(name).GROUP.command(count, module)

@@ -10,6 +10,7 @@ from typing import Callable
 import numpy as np
 from ..boxes.coding import from_pixels
 from ..config import SSDConfig
+from ..detection.coco_eval import Truth
 from .findings import _shorten, Finding, Findings
 from .annotations import _by_image, _renumber, Annotations, category_labels
 
@@ -30,13 +31,10 @@ class Record:
     source: str # where it is written down, for messages
 
 # %% ../../nbs/6_data/03_records.ipynb #cell-006
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    "The records of one split, and what an evaluation needs to know of them."
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(Truth):
+    "The records of one split, with the truth that an evaluation needs."
     records: tuple[Record, ...]
-    classes: tuple[str, ...] # without the background: label 1 is classes[0]
-    category_ids: tuple[int, ...] # id of each label in `ground_truth`
-    ground_truth: dict # COCO annotation format: images, annotations, categories
     findings: tuple[Finding, ...] = () # what the check of the annotations found
 
 # %% ../../nbs/6_data/03_records.ipynb #cell-049
@@ -77,7 +75,8 @@ def make_dataset(notes: Annotations, # from `complete`; its entries are changed
     for r in records:
         if not len(r.labels): findings.add('no objects', r.source, 'nothing to learn')
     if training: records = [r for r in records if len(r.labels)]
-    return Dataset(tuple(records), tuple(names[i] for i in labels), tuple(labels), truth, tuple(findings))
+    return Dataset(records=tuple(records), classes=tuple(names[i] for i in labels), category_ids=tuple(labels),
+                   ground_truth=truth, findings=tuple(findings))
 
 # %% ../../nbs/6_data/03_records.ipynb #cell-054
 def _note_unused(annotations: list[dict], labels: dict, names: dict, source: str, findings: Findings) -> None:
