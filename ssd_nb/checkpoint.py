@@ -15,10 +15,27 @@ from .config import SSDConfig, config_from_args, config_values, make_config, mak
 from .errors import CheckpointError, ConfigError, plain_errors
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
-from .names import canonical, from_reference, to_reference
+from .backends.reference import canonical, from_reference, to_reference
 
 # %% auto #0
-__all__ = ['FORMAT', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing', 'main']
+
+# %% ../nbs/7_frameworks/08_checkpoint.ipynb #looks-like
+FIRST_BYTES = { # of files that are taken for checkpoints: what they are
+    b'PK\x03\x04': 'a zip archive, such as the .pth files of torch.save',
+    b'\x80': 'a pickle, such as the .pth files of old versions of torch.save',
+    b'\x89HDF': 'an HDF5 file, such as the .h5 files of Keras'}
+
+def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
+               why: Exception, # what its reader says
+              ) -> str: # the end of a sentence
+    "What a file seems to be, and what is accepted instead."
+    try:
+        with open(path, 'rb') as f: start = f.read(8)
+    except OSError: start = b'' # the reader has said why
+    kind = next((kind for first, kind in FIRST_BYTES.items() if start.startswith(first)), '')
+    what = f'this is {kind}' if kind else f'not a readable safetensors file ({why})'
+    return f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files"
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint
@@ -42,7 +59,7 @@ def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the
         with safe_open(path, framework='numpy') as f:
             header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
     except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
-    except (SafetensorError, OSError) as e: raise CheckpointError(f'{path}: not a readable safetensors file ({e})') from e
+    except (SafetensorError, OSError) as e: raise CheckpointError(f'{path}: {looks_like(path, e)}') from e
     if header.get('format') != FORMAT: raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
     try: cfg = make_config(parse_yaml(header['config'], f'{path}'), source=f'{path}')
     except ConfigError as e: raise CheckpointError(f'{path}: its configuration cannot be used: {e}') from e

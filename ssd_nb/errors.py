@@ -7,13 +7,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from types import ModuleType
-from typing import Iterator
+from typing import Any, Callable, Iterator, TextIO
 
 # %% auto #0
-__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'plain_errors', 'MissingPackage', 'patient_threads',
-           'optional']
+__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'leave', 'plain_errors', 'MissingPackage',
+           'patient_threads', 'optional']
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-003
 class UserError(Exception):
@@ -28,14 +28,52 @@ class DataError(UserError, ValueError):
 class CheckpointError(UserError, ValueError):
     "A file that cannot be used as a checkpoint."
 
+# %% ../nbs/0_tools/01_errors.ipynb #tolerant
+class Tolerant:
+    "A text stream that goes on into nothing when its reader has left, and shows `?` for what it cannot show."
+    def __init__(self, stream: TextIO): # standard output or standard error
+        self.stream = stream
+        can_refuse = getattr(stream, 'errors', '') == 'strict' and hasattr(stream, 'reconfigure')
+        if can_refuse: stream.reconfigure(errors='replace')
+
+    def __getattr__(self, name: str) -> Any: return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        "As every stream does."
+        return self._unless_closed(self.stream.write, text) or len(text)
+
+    def flush(self) -> None:
+        "As every stream does."
+        self._unless_closed(self.stream.flush)
+
+    def _unless_closed(self, act: Callable, *args: Any) -> Any:
+        "What `act` returns; if nobody listens any more, all that follows goes nowhere."
+        try: return act(*args)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.stream.fileno())
+            os.close(nowhere)
+
 # %% ../nbs/0_tools/01_errors.ipynb #cell-005
+def leave(sentence: str, # for standard error
+          status: int, # of the process
+          why: BaseException, # what happened
+         ) -> None:
+    "End the program with a sentence."
+    sys.stderr.write(f'{sentence}\n') # at once: other processes of a group may write, too
+    raise SystemExit(status) from why
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    "Turn a `UserError` into its message on standard error and exit status 2."
-    try: yield
-    except UserError as e:
-        sys.stderr.write(f'error: {e}\n') # at once: other processes of a group may write, too
-        raise SystemExit(2) from e
+    "Turn what a user can mend into a sentence on standard error and exit status 2, Ctrl-C into status 130."
+    with redirect_stdout(Tolerant(sys.stdout)), redirect_stderr(Tolerant(sys.stderr)):
+        try: yield
+        except UserError as e: leave(f'error: {e}', 2, e)
+        except KeyboardInterrupt as e: leave('interrupted; no file is left half written', 130, e)
+        except OSError as e:
+            if not e.strerror: raise # not the system's: a fault of the program
+            leave(f'error: {e.filename or "system"}: {e.strerror}', 2, e)
+        finally: sys.stdout.flush() # the last moment at which a closed pipe can be met calmly
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-008
 class MissingPackage(UserError, ImportError):

@@ -23,7 +23,7 @@ from .data import mindrecord
 from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
 from .data.loader import Loader
-from .learning.scenes import ensure
+from .learning.shapes import ensure
 from .training.start import check_batch, continues, pretrained_state, run_rates
 from .training.stop import check_finite, leave_if_asked, Stop, Stopped
 from .training.run import (

@@ -215,9 +215,9 @@ def save_figure(fig: Figure, # any matplotlib figure
                 dpi: float | None = None, # pixels per inch; the figure's own if not given
                ) -> Path: # the written file
     "Write a figure as PNG, whole or not at all; ValueError for another ending."
-    literal(fig) # class names are text
     path = Path(path)
     if path.suffix.lower() != '.png':
         raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
+    literal(fig) # class names are text
     with replacing(path) as beside: fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
     return path

@@ -3,7 +3,8 @@ import itertools, math
 from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import count, parameters, rows
+from ssd_nb.networks.layers import row_sizes, size_after
+from ssd_nb.networks.table import count, parameters, rows
 from ssd_nb.boxes.coding import decode, default_corners, encode, iou
 from ssd_nb.config import SSDConfig
 from ssd_nb.boxes.default_boxes import BoxConfig, default_boxes, exact_boxes
@@ -184,8 +185,13 @@ def test_boxes_without_area_are_refused(bad):
 
 def test_names_of_the_checkpoint_follow_the_table():
     assert len(parameters(CFG)) == 409 and len({p.name for p in parameters(CFG)}) == 409
-    convs = [c for r in rows(CFG) for c in r.convs]
-    assert all(c.groups in (1, c.cin) and c.size == -(-c.size_in//c.stride) for c in convs)
+    sizes = row_sizes(rows(CFG), CFG.image_shape)
+    for row in rows(CFG):
+        size = sizes[row.sources[0]]
+        for layer in row.layers:
+            after = size_after(layer, size)
+            assert layer.groups in (1, layer.cin) and after == tuple(-(-n//layer.stride) for n in size)
+            size = after
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 20), st.integers(1, 30), st.floats(0, 5))

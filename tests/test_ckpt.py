@@ -6,7 +6,7 @@ from hypothesis import given, settings, strategies as st
 from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.ckpt import read_ckpt, write_ckpt
 from ssd_nb.checkpoint import load
-from ssd_nb.names import from_reference, reference_names, to_reference
+from ssd_nb.backends.reference import from_reference, reference_names, to_reference
 from ssd_nb.errors import CheckpointError
 from ssd_nb.config import SSDConfig
 

@@ -7,8 +7,8 @@ from conftest import BACKEND
 from ssd_nb import cli
 from ssd_nb.checkpoint import load, save
 from ssd_nb.config import SSDConfig
-from ssd_nb.learning.scenes import write_shapes
-from ssd_nb.networks.layers import initial_state
+from ssd_nb.learning.shapes import write_shapes
+from ssd_nb.networks.table import initial_state
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ('$5 note', 'b', '杯', 'd', 'e', 'f$') # as users may call their classes

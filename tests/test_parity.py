@@ -6,7 +6,7 @@ from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import MOMENTUM, make_session
 from ssd_nb.backends.ckpt import write_ckpt
 from ssd_nb.checkpoint import load, save
-from ssd_nb.names import to_reference
+from ssd_nb.backends.reference import to_reference
 from ssd_nb.config import SSDConfig
 from ssd_nb.detection.postprocess import postprocess
 from ssd_nb.learning.schedule import learning_rates

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from conftest import BACKEND, NET, command, perfect, shadow
 from ssd_nb import checkpoint, eval as evaluation, train as training
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import for_inference, make_session
 from ssd_nb.config import SSDConfig, make_parser, read_yaml
@@ -12,7 +12,7 @@ from ssd_nb.errors import ConfigError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.loader import Loader
 from ssd_nb.learning.schedule import learning_rates
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import train
 from ssd_nb.training import metrics
 from ssd_nb.training.metrics import Metrics, Step, read_steps
@@ -221,7 +221,7 @@ def test_freeze_layer(each, trained):
     run = train(each.replace(pre_trained=str(trained.folder), freeze_layer='backbone'))
     before, after = last(trained), last(run)
     for p in parameters(run.cfg):
-        if p.reference.startswith('backbone.'): assert np.array_equal(before[p.name], after[p.name]), p.name
+        if p.part == 'backbone': assert np.array_equal(before[p.name], after[p.name]), p.name
     assert not np.array_equal(before['logits0.predict.bias'], after['logits0.predict.bias'])
 
 def test_pre_trained_starts_from_the_weights(each, trained):

@@ -11,7 +11,8 @@ from ..backends.session import for_inference, SCALER
 from ..config import SSDConfig
 from ..errors import ConfigError
 from ..learning.schedule import learning_rates
-from ..networks.layers import initial_state, parameters
+from ..networks.table import initial_state, parameters
+from ..backends.reference import reference_names
 
 # %% auto #0
 __all__ = ['continues', 'run_rates', 'pretrained_state', 'check_batch']
@@ -49,7 +50,9 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
 
 def _filtered(old: SSDConfig, parts: tuple[str, ...]) -> set[str]:
     "Names of the checkpoint's parameters that contain one of the parts, by our name or the reference's."
-    return {p.name for p in parameters(old) if any(part in f'{p.name} {p.reference}' for part in parts)}
+    theirs = reference_names(old)
+    both = {p.name: f'{p.name} {theirs.get(p.name, "")}' for p in parameters(old)}
+    return {name for name, text in both.items() if any(part in text for part in parts)}
 
 # %% ../../nbs/8_training/04_start.ipynb #check-batch
 def check_batch(cfg: SSDConfig, # network, batch_size and device_num
