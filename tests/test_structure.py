@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/'ssd_nb'
 FREE = ('00_tour', 'index') # notebooks that show everything and export nothing
 WINGS = { # folder of notebooks: modules and packages that it exports
-    '0_tools': 'letters captions names visualize errors files fields images',
+    '0_tools': 'letters errors files captions visualize images fields names',
     '1_boxes': 'boxes',
     '2_network': 'networks',
     '3_learning': 'learning',
