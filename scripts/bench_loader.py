@@ -12,7 +12,8 @@ import numpy as np
 from ssd_nb.images import load_image
 from ssd_nb.config import SSDConfig, config_from_args, make_parser
 from ssd_nb.data.dataset import open_dataset
-from ssd_nb.data.loader import Loader, objects_of, train_batch
+from ssd_nb.data.loader import Loader, train_batch
+from ssd_nb.data.records import objects_of
 from ssd_nb.boxes.matching import match_and_encode
 
 NOTEBOOK = Path(__file__).parent.parent/'nbs/6_data/06_loader.ipynb'

@@ -22,7 +22,7 @@ from .config import SSDConfig, config_from_args, make_config, make_parser
 from .errors import DataError, plain_errors, UserError
 from .fields import Parser
 from .files import next_folder, replacing
-from .data.annotations import stable_ids
+from .data.entries import stable_ids
 from .training.evaluation import LOOK
 from .detection.postprocess import Detections, postprocess
 from .visualize import Picture, save_figure, show_image

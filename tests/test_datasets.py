@@ -11,7 +11,8 @@ from ssd_nb.data.loader import Loader
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.data.doctor import main
-from ssd_nb.data.annotations import clip_bbox, stable_id, stable_ids
+from ssd_nb.data.annotations import clip_bbox
+from ssd_nb.data.entries import stable_id, stable_ids
 from ssd_nb.data.dataset import accept, open_dataset, read_split
 from ssd_nb.data.findings import Findings
 from ssd_nb.data.txt import parse_row, read_txt
@@ -86,7 +87,7 @@ BAD_COCO = {
     'not UTF-8': (coco_file(b'{"images": "\xff\xfe"}'), 'instances_train.json', 'not JSON', 'again'),
     'captions': (coco_file(b'{"images": [], "annotations": []}'), 'instances_train.json', "no list 'categories'", 'instances_*.json'),
     'a list': (coco_file(b'[1, 2]'), 'instances_train.json', "no list 'images'", 'instances_*.json'),
-    'category without name': (truth(lambda t: t['categories'].append(dict(id=3))), 'instances_train.json', 'category', 'a name'),
+    'category without name': (truth(lambda t: t['categories'].append(dict(id=3))), 'category 3', 'incomplete entry', 'an id and a name'),
     'category twice': (truth(lambda t: t['categories'].append(dict(id=3, name='cat'))), 'instances_train.json', 'stands twice', 'rename'),
     'category id twice': (truth(lambda t: t['categories'].append(dict(id=1, name='cow'))), 'instances_train.json', 'stands twice', 'rename'),
     'class count': (lambda c: replace(c, class_num=81), 'instances_train.json', '2 classes (cat, dog)', '--class_num 3'),
@@ -102,7 +103,7 @@ BAD_COCO = {
     'category is a list': (first('annotations', category_id=[1]), 'annotation 1', 'incomplete entry', 'category_id'),
     'no box': (truth(lambda t: t['annotations'][0].pop('bbox')), 'annotation 1', 'incomplete entry', 'four numbers'),
     'three numbers': (first('annotations', bbox=[1, 2, 3]), 'annotation 1', 'incomplete entry', 'four numbers'),
-    'words': (first('annotations', bbox=['1', '2', '3', '4']), 'annotation 1', 'incomplete entry', 'four numbers'),
+    'words': (first('annotations', bbox=['one', '2', '3', '4']), 'annotation 1', 'incomplete entry', 'four numbers'),
     'enormous': (first('annotations', bbox=[0, 0, 10**400, 5]), 'annotation 1', 'incomplete entry', 'four numbers'),
     'NaN': (first('annotations', bbox=[1, float('nan'), 3, 4]), 'annotation 1', 'not a number', 'in pixels'),
     'infinite': (first('annotations', bbox=[1, 1, float('inf'), 4]), 'annotation 1', 'not a number', 'in pixels'),
@@ -129,7 +130,7 @@ BAD_VOC = {
     'difficult': (xml(lambda s: s.replace('<name>cat', '<difficult>very</difficult><name>cat')), 'a.xml: object 1', 'incomplete entry', "'very'"),
     'no area': (xml(lambda s: s.replace('<xmax>50<', '<xmax>10<')), 'a.xml: object 1', 'no area', 'take it out'),
     'swapped corners': (xml(lambda s: s.replace('<ymax>40<', '<ymax>4<')), 'a.xml: object 1', 'no area', 'y 10 to 4'),
-    'misspelt class': (lambda c: replace(c, classes=('catt', 'dog')), 'catt', 'no object of class', 'did you mean cat'),
+    'misspelt class': (lambda c: replace(c, classes=('catt', 'dog')), 'catt', 'no class', 'did you mean cat'),
     'class count': (lambda c: replace(c, class_num=21), '2 classes (cat, dog)', 'class_num is 21', '--class_num 3')}
 
 def row(text): return lambda c: Path(c.anno_path).write_text('b c.jpg 5,5,25,30,2\n' + text + '\n') and None
@@ -199,10 +200,11 @@ def test_crowds(coco, protocol, learnt):
 def test_difficult_objects(voc):
     xml(lambda s: s.replace('<name>cat', '<difficult>1</difficult><name>cat'))(voc)
     assert sum(len(r.labels) for r in open_dataset(voc, training=True).records) == 2
-    assert sum(a['iscrowd'] for a in open_dataset(voc, training=False).ground_truth['annotations']) == 1
+    assert [(a['iscrowd'], a['difficult']) for a in open_dataset(voc, training=False).ground_truth['annotations']] == [(0, 1), (0, 0), (0, 0)]
+    assert [r.difficult.tolist() for r in open_dataset(voc, training=False).records] == [[True, False], [False]]
     reference = replace(voc, protocol='reference')
     assert sum(len(r.labels) for r in open_dataset(reference, training=True).records) == 3
-    assert sum(a['iscrowd'] for a in open_dataset(reference, training=False).ground_truth['annotations']) == 0
+    assert sum(a['difficult'] for a in open_dataset(reference, training=False).ground_truth['annotations']) == 0
 
 def test_images_without_objects(txt):
     Path(txt.anno_path).write_text('b c.jpg 5,5,25,30,2\na.jpg\n')
@@ -364,8 +366,11 @@ def test_doctor_reads_on_with_a_wrong_class_count(coco, capsys):
 
 def test_doctor_reads_the_same_rows_once(txt, capsys, monkeypatch):
     Path(txt.anno_path).write_text(txt_rows() + 'b c.jpg 5,5,5,30,1\n')
-    seen, look = [], doctor.check_image
-    monkeypatch.setattr(doctor, 'check_image', lambda path, *size: (seen.append(path.name), look(path, *size))[1])
+    seen, look = [], doctor.damage
+    def watched(path):
+        seen.append(path.name)
+        return look(path)
+    monkeypatch.setattr(doctor, 'damage', watched)
     def report(cfg, splits=('train', 'val')):
         seen.clear()
         return doctor.check(cfg, splits), capsys.readouterr().out, sorted(seen)

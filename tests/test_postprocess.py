@@ -76,7 +76,8 @@ def test_postprocess_is_the_definition(seed, protocol, class_agnostic, kind):
     if kind == 'ties': logits = np.round(logits)
     if kind == 'crowded': locs[..., 2:] += 30 # nearly all boxes cover the image, so the first candidates are not enough
     some = np.sort(rng.choice(cfg.num_boxes, 40, replace=False)) # the brute force is slow: forty boxes may speak
-    silent = np.ones(cfg.num_boxes, bool); silent[some] = False
+    silent = np.ones(cfg.num_boxes, bool)
+    silent[some] = False
     logits[:, silent] = -50
     sizes = np.array([[90, 160], [200, 120]])
     for found, l, g, size in zip(postprocess(locs, logits, sizes, cfg, class_agnostic), locs, logits, sizes):

@@ -9,7 +9,8 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.errors import DataError
 from ssd_nb.images import image_bytes
-from ssd_nb.data.mindrecord import USAGES, find_images, open_data, prepare_record, read_manifest, read_record
+from ssd_nb.data.mindrecord import open_data, prepare_record, read_manifest, read_record
+from ssd_nb.data.shards import HEADER, USAGES, find_images_in
 from ssd_nb.learning.shapes import write_shapes
 
 needs_mindspore = pytest.mark.skipif(__import__('importlib.util').util.find_spec('mindspore') is None, reason='mindspore writes the records; it is not installed')
@@ -52,7 +53,7 @@ def same(a, b):
     for r, s in zip(a.records, b.records, strict=True):
         assert image_bytes(r.image) == image_bytes(s.image)
         assert (r.image_id, r.height, r.width, r.source) == (s.image_id, s.height, s.width, s.source)
-        for name in ('boxes', 'labels', 'crowd'):
+        for name in ('boxes', 'labels', 'crowd', 'difficult'):
             x, y = getattr(r, name), getattr(s, name)
             assert x.dtype == y.dtype and np.array_equal(x, y)
 
@@ -120,7 +121,7 @@ def test_faulty_data_are_refused_before_anything_is_written(raw, tmp_path):
     (lambda d: (d/'ssd.mindrecord.json').unlink(), ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('{'), ('ssd.mindrecord.json', 'no manifest of this version')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('[]'), ('ssd.mindrecord.json', 'no manifest of this version')),
-    (lambda d: (d/'ssd.mindrecord.json').write_text((d/'ssd.mindrecord.json').read_text().replace('"format": 1', '"format": 9')), ('no manifest of this version',)),
+    (lambda d: (d/'ssd.mindrecord.json').write_text((d/'ssd.mindrecord.json').read_text().replace('"format": 2', '"format": 9')), ('no manifest of this version',)),
     (lambda d: (p := d/'ssd.mindrecord.annotations.json').write_bytes(p.read_bytes().replace(b'[', b' ', 1)), ('annotations.json', 'damaged'))],
     ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version', 'annotations changed'])
 def test_damage(copy, spoil, words):
@@ -157,10 +158,10 @@ def test_an_image_that_was_not_written(tmp_path):
         db.execute('INSERT INTO INDEXES VALUES (0, 0, 0, 9)')
     db.close()
     with open(tmp_path/'s', 'wb') as f:
-        f.seek(records.HEADER)
+        f.seek(HEADER)
         f.write(b'..image..')
-    assert find_images([tmp_path/'s'], iter([b'image']))[0][:3] == ('s', records.HEADER + 2, 5)
-    with pytest.raises(DataError, match='image number 1 was not written whole'): find_images([tmp_path/'s'], iter([b'imago']))
+    assert find_images_in([tmp_path/'s'], iter([b'image']))[0][:3] == ('s', HEADER + 2, 5)
+    with pytest.raises(DataError, match='image number 1 was not written whole'): find_images_in([tmp_path/'s'], iter([b'imago']))
 
 # ---------------------------------------------------------------- interruptions
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/'ssd_nb'
 FREE = ('00_tour', 'index') # notebooks that show everything and export nothing
 WINGS = { # folder of notebooks: modules and packages that it exports
-    '0_tools': 'letters visualize errors files fields images',
+    '0_tools': 'letters captions names visualize errors files fields images',
     '1_boxes': 'boxes',
     '2_network': 'networks',
     '3_learning': 'learning',
@@ -57,9 +57,9 @@ def module_of(path: Path) -> str | None:
     found = [re.search(r'^#\|\s*default_exp\s+(\S+)', source, re.M) for _, source in code_cells(path)]
     return next((m[1] for m in found if m), None)
 
-def place(path: Path) -> tuple[int, int]:
+def place(path: Path) -> tuple[str, str]:
     "Wing and number of a notebook: where it stands in the book."
-    return int(path.parent.name.split('_')[0]), int(path.name.split('_')[0])
+    return path.parent.name.split('_')[0], path.name.split('_')[0]
 
 def wing_of(module: str) -> str | None:
     "The wing that a module belongs to."
@@ -110,10 +110,10 @@ def test_notebooks_export_into_their_wing():
            for p, m in wrong.items()])
 
 def test_library_imports_from_wings_above():
-    wings = list(WINGS)
+    def wing(module): return homes()[module].parent.name
     pairs = [(name, other) for name, tree in modules().items() for other in sorted(imported(tree, package_of(name)))]
-    wrong = [(a, b) for a, b in pairs if wings.index(wing_of(b)) > wings.index(wing_of(a))]
-    agree([f'ssd_nb.{a}: imports {b} of the later wing {wing_of(b)}; move what it needs into {wing_of(a)} or before'
+    wrong = [(a, b) for a, b in pairs if wing(b) > wing(a)]
+    agree([f'ssd_nb.{a}: imports {b} of the later wing {wing(b)}; move what it needs into {wing(a)} or before'
            for a, b in wrong])
 
 def test_notebooks_import_from_those_before():
@@ -205,3 +205,30 @@ def test_notebooks_name_no_machine():
             complaints += [f'{local(path)} cell {k}: {found[0]} is on one machine only; use a path that a reader has'
                            for found in PRIVATE.finditer(source)]
     agree(complaints)
+
+LINK = re.compile(r'\]\(((?!https?:)[^)#\s]+)') # of markdown, but for those that lead out of the book
+
+def test_links_lead_somewhere():
+    complaints = []
+    for path in notebooks():
+        for k, kind, source in cells(path):
+            links = [found[1] for found in LINK.finditer(source)] if kind == 'markdown' else []
+            complaints += [f'{local(path)} cell {k}: the link to {link} leads nowhere; name the file as it is called now'
+                           for link in links if not (path.parent/link).exists()]
+    agree(complaints)
+
+def test_text_files_are_opened_as_utf8():
+    "Whatever the language of the machine."
+    complaints = []
+    for module, tree in modules().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and opens_text(node) and 'encoding' not in {k.arg for k in node.keywords}:
+                complaints.append(f"ssd_nb.{module} line {node.lineno}: {ast.unparse(node.func)}: give encoding='utf-8'")
+    agree(complaints)
+
+def opens_text(call: ast.Call) -> bool:
+    "Whether a call is `open` in a text mode, `read_text` or `write_text`."
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, 'attr', '')
+    if name in ('read_text', 'write_text'): return True
+    mode = call.args[1] if len(call.args) > 1 else ast.Constant('r')
+    return isinstance(call.func, ast.Name) and name == 'open' and isinstance(mode, ast.Constant) and 'b' not in mode.value

@@ -9,15 +9,22 @@ from typing import Sequence
 from ..errors import DataError
 
 # %% auto #0
-__all__ = ['KINDS', 'Finding', 'ClassCountError', 'Findings', 'stop']
+__all__ = ['KINDS', 'FATAL', 'Finding', 'Findings', 'stopping', 'stop', 'shorten']
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-012
 KINDS: dict[str, tuple[str, str]] = { # kind: severity, remedy
+    'class count': ('error', 'correct --class_num'),
+    'no class': ('error', 'the objects need classes before anything can be learnt'),
+    'no image': ('error', 'see the other findings'),
+    'misspelt class': ('error', 'correct --classes'),
+    'strange class': ('error', 'correct its name here, or have the training split name it'),
+    'duplicate class': ('error', 'rename one of them'),
     'incomplete entry': ('error', 'write what is missing or take the entry out'),
     'missing image': ('error', 'put the image there or take the entry out'),
     'missing annotation': ('error', 'write the annotation or take the name off the list'),
     'unreadable annotation': ('error', 'mend the file or take it out'),
     'unreadable image': ('error', 'replace the file or take its entry out'),
+    'damaged image': ('error', 'replace the file or take its entry out'),
     'wrong size': ('error', 'write the true size, and check that the boxes belong to this image'),
     'duplicate image': ('error', 'keep one of the entries'),
     'duplicate id': ('error', 'give every entry an id of its own'),
@@ -27,13 +34,22 @@ KINDS: dict[str, tuple[str, str]] = { # kind: severity, remedy
     'not a number': ('error', 'write the corner in pixels'),
     'no area': ('error', 'draw the box again or take it out'),
     'outside': ('error', 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'),
+    'too few images': ('warning', 'give a smaller --batch_size or add images'),
     'same list': ('warning', 'give --val_anno_path'),
     'unused class': ('warning', 'expected in a small split; otherwise check the names'),
+    'odd area': ('warning', 'the area of the box is taken'),
     'no annotation file': ('warning', 'write an annotation without objects if the image is to be used'),
+    'tiny boxes': ('warning', 'write boxes in pixels'),
+    'equal boxes': ('warning', 'check how the boxes were written'),
+    'swapped sizes': ('warning', 'exchange width and height'),
+    'swapped axes': ('warning', 'exchange x and y'),
+    'one class': ('warning', 'check the class numbers; if it is so, expect little for the others'),
     'other class': ('note', 'not among --classes, left out'),
     'crowd': ('note', 'left out of training under the standard protocol, not counted as missed at evaluation'),
+    'difficult': ('note', 'left out of training under the standard protocol, not counted as missed at evaluation'),
     'no objects': ('note', 'left out of training, used at evaluation')}
 
+# %% ../../nbs/6_data/01_findings.ipynb #finding
 @dataclass(frozen=True)
 class Finding:
     "Something worth knowing about the data."
@@ -43,13 +59,6 @@ class Finding:
     severity: str # error, warning or note
     remedy: str
     def __str__(self) -> str: return f'{self.source}: {self.kind}: {self.message}; {self.remedy}'
-
-# %% ../../nbs/6_data/01_findings.ipynb #cell-014
-class ClassCountError(DataError):
-    "The data set has another number of classes; `class_num` is the right one."
-    def __init__(self, class_num: int, message: str):
-        super().__init__(message)
-        self.class_num = class_num
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-015
 class Findings(list):
@@ -71,18 +80,38 @@ class Findings(list):
 
     def errors(self) -> list[Finding]: return [f for f in self if f.severity == 'error']
 
+# %% ../../nbs/6_data/01_findings.ipynb #stopping
+FATAL = ('class count', 'no class', 'no image', 'misspelt class', 'damaged image') # nothing to skip
+
+def stopping(findings: Sequence[Finding], # of a split
+             on_bad_data: str, # error, skip or clip
+            ) -> list[Finding]: # the gravest first
+    "The findings that stop a training."
+    errors = [f for f in findings if f.severity == 'error']
+    fatal = [f for f in errors if f.kind in FATAL]
+    if on_bad_data != 'error': return fatal
+    others = [f for f in errors if f.kind not in FATAL]
+    causes = [f for f in fatal if f.kind != 'no image'] + others # if there are any, that no image is left is only their consequence
+    return causes or fatal
+
 # %% ../../nbs/6_data/01_findings.ipynb #cell-018
 def stop(findings: Sequence[Finding], # what the readers noted
          what: str, # the data set, for the message
+         on_bad_data: str = 'error', # what to do with faulty objects and images
         ) -> None:
-    "Raise `DataError` if there are errors."
-    errors = [f for f in findings if f.severity == "error"]
+    "Raise `DataError` with the first ten errors if there are any."
+    errors = stopping(findings, on_bad_data)
     if not errors: return
-    shown = ''.join(f'\n  {f}' for f in errors[:10]) + (f'\n  ... and {len(errors) - 10} more' if len(errors) > 10 else '')
-    raise DataError(f'{what}: {len(errors)} error{"s" if len(errors) > 1 else ""} in the data{shown}\n'
-                    '`python -m ssd_nb.data check` lists everything; --on_bad_data skip leaves faulty objects and images out, '
-                    '--on_bad_data clip also cuts boxes to the image')
+    shown = ''.join(f'\n  {f}' for f in errors[:10])
+    more = f'\n  ... and {len(errors) - 10} more' if len(errors) > 10 else ''
+    plural = 's' if len(errors) > 1 else ''
+    raise DataError(f'{what}: {len(errors)} error{plural} in the data{shown}{more}\n'
+                    '`python -m ssd_nb.data check` lists everything; --on_bad_data skip leaves faulty objects and '
+                    'images out, --on_bad_data clip also cuts boxes to the image')
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-026
-def _shorten(names: Sequence[str], most: int = 6) -> str:
+def shorten(names: Sequence[str], # any number
+            most: int = 6, # that are shown
+           ) -> str:
+    "The first names of a list as text, `...` if there are more."
     return ', '.join(map(str, names[:most])) + (' ...' if len(names) > most else '')

@@ -4,42 +4,33 @@
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-002
 from __future__ import annotations
-import os, pickle, signal, subprocess, sys, traceback, weakref
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+import weakref
 from dataclasses import dataclass
-from typing import Any, Iterable, Iterator, Sequence
-import cv2
+from typing import Any, Iterator, Sequence
 import numpy as np
-from ..learning.augment import augment, load_square
-from ..config import SSDConfig
-from ..errors import DataError, UserError
-from .records import Dataset, Record
 from ..boxes.matching import match_and_encode
+from ..config import SSDConfig
+from .records import Dataset, Record, objects_of
+from .workers import Workers
+from ..errors import DataError
+from ..learning.augment import augment, load_square
 
 # %% auto #0
-__all__ = ['objects_of', 'train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches',
-           'LoaderError', 'prepare', 'work', 'Worker', 'Workers', 'check_size', 'Loader']
-
-# %% ../../nbs/6_data/11_loader.ipynb #cell-007
-def objects_of(record: Record, # one image of a data set
-               cfg: SSDConfig, # the protocol decides about crowds
-              ) -> tuple[np.ndarray, np.ndarray]: # boxes [n, 4] yxyx in shares of the image, labels [n]
-    "The objects that are learnt."
-    if cfg.rules.crowds_are_positives: return record.boxes, record.labels
-    return record.boxes[~record.crowd], record.labels[~record.crowd]
+__all__ = ['train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches', 'prepare',
+           'check_size', 'Loader']
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-008
 def train_sample(record: Record, # one image of a data set
                  cfg: SSDConfig, # the numbers; its seed is the first of three
                  epoch: int, # the second, 0 or more
                  index: int, # the third: the record's place in the data set
-                ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]: # image [S, S, 3] uint8, locs [N, 4], labels [N], matched boxes
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]: # image [S, S, 3] uint8, locs [N, 4], labels [N], matched
     "One training sample: augmented (unless `cfg.augment` is false) and matched. Raises `DataError` for an unreadable image."
-    (boxes, labels), shape = objects_of(record, cfg), (record.height, record.width)
-    if not cfg.augment: image = load_square(record.image, cfg.image_size, shape)
-    else: image, boxes, labels = augment(record.image, boxes, labels, cfg, np.random.default_rng((cfg.seed, epoch, index)), shape)
+    boxes, labels = objects_of(record, cfg)
+    shape = record.height, record.width
+    if not cfg.augment: return load_square(record.image, cfg.image_size, shape), *match_and_encode(boxes, labels, cfg)
+    rng = np.random.default_rng((cfg.seed, epoch, index))
+    image, boxes, labels = augment(record.image, boxes, labels, cfg, rng, shape)
     return image, *match_and_encode(boxes, labels, cfg)
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-013
@@ -70,7 +61,8 @@ def train_batch(records: Sequence[Record], # B images
                 cfg: SSDConfig, # the numbers
                ) -> Batch:
     "Samples, stacked."
-    images, locs, labels, matched = zip(*(train_sample(r, cfg, epoch, int(i)) for r, i in zip(records, indices)))
+    samples = [train_sample(r, cfg, epoch, int(i)) for r, i in zip(records, indices)]
+    images, locs, labels, matched = zip(*samples)
     return Batch(np.stack(images), np.stack(locs), np.stack(labels), np.array(matched, np.int32), _ids(records))
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-017
@@ -79,7 +71,8 @@ def eval_batch(records: Sequence[Record], # B images
               ) -> EvalBatch:
     "Whole images, resized and stacked."
     sizes = [(r.height, r.width) for r in records]
-    return EvalBatch(np.stack([load_square(r.image, cfg.image_size, s) for r, s in zip(records, sizes)]), _ids(records), np.array(sizes, np.int64))
+    images = [load_square(r.image, cfg.image_size, size) for r, size in zip(records, sizes)]
+    return EvalBatch(np.stack(images), _ids(records), np.array(sizes, np.int64))
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-021
 def train_batches(order: np.ndarray, # record indices of an epoch
@@ -100,10 +93,6 @@ def eval_batches(order: np.ndarray, # record indices
     "The part of one device, in whole batches; nothing is dropped."
     return [order[k:k + size] for k in range(0, len(order), size)][rank::world]
 
-# %% ../../nbs/6_data/11_loader.ipynb #cell-025
-class LoaderError(UserError, RuntimeError):
-    "Batches cannot be prepared; the message says what to do."
-
 # %% ../../nbs/6_data/11_loader.ipynb #cell-026
 def prepare(records: Sequence[Record], # the images of a batch
             indices: Sequence[int], # their places in the data set
@@ -113,82 +102,6 @@ def prepare(records: Sequence[Record], # the images of a batch
     "One task of a worker."
     return eval_batch(records, cfg) if epoch is None else train_batch(records, indices, epoch, cfg)
 
-# %% ../../nbs/6_data/11_loader.ipynb #cell-028
-def work() -> None:
-    "The life of a worker process."
-    tasks, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')
-    os.dup2(2, 1) # what a library prints must not get between the results
-    signal.signal(signal.SIGINT, signal.SIG_IGN) # Ctrl-C is for the parent
-    cv2.setNumThreads(1)
-    with suppress(EOFError, BrokenPipeError): # the parent is no more
-        cfg = pickle.load(tasks)
-        while True:
-            task = pickle.load(tasks)
-            try: result = prepare(*task, cfg)
-            except Exception as e: result = e, traceback.format_exc()
-            pickle.dump(result, results, pickle.HIGHEST_PROTOCOL)
-            results.flush()
-
-# %% ../../nbs/6_data/11_loader.ipynb #cell-029
-class Worker:
-    "A process that prepares batches, in the order in which they are asked for."
-    def __init__(self, cfg: SSDConfig): # the numbers
-        code = f'import sys; sys.path[:] = {sys.path!r}; from ssd_nb.data.loader import work; work()'
-        self.process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        env={**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'})
-        self.reader = ThreadPoolExecutor(1) # takes the results while the main thread trains
-        self._send(cfg)
-
-    def _send(self, message: Any) -> None:
-        with suppress(BrokenPipeError): # that the worker is dead will show when its result is read
-            pickle.dump(message, self.process.stdin, pickle.HIGHEST_PROTOCOL)
-            self.process.stdin.flush()
-
-    def submit(self, *task: Any) -> Future: # its result: a batch, or an exception and the worker's traceback
-        "Ask for a batch; the arguments are those of `prepare` without the configuration."
-        self._send(task)
-        return self.reader.submit(pickle.load, self.process.stdout)
-
-    def close(self) -> None:
-        "End the process; what it was preparing is lost."
-        self.process.kill()
-        self.process.wait()
-        self.reader.shutdown()
-        with suppress(OSError): self.process.stdin.close()
-        self.process.stdout.close()
-
-# %% ../../nbs/6_data/11_loader.ipynb #cell-032
-class Workers:
-    "Processes that prepare batches ahead; they start with the first batch and live until `close`."
-    def __init__(self, cfg: SSDConfig, # the numbers
-                 count: int): # processes
-        self.cfg, self.count, self.running = cfg, count, []
-
-    def run(self, tasks: Iterable[tuple], # arguments of `prepare` without the configuration
-           ) -> Iterator[Batch | EvalBatch]: # in the order of the tasks
-        "Prepare the tasks. Raises what a task raises, and `LoaderError` if a worker dies."
-        while len(self.running) < self.count: self.running.append(Worker(self.cfg))
-        waiting = deque()
-        for n, task in enumerate(tasks):
-            worker = self.running[n % self.count]
-            waiting.append((worker, worker.submit(*task)))
-            if len(waiting) > 2*self.count: yield self._result(*waiting.popleft())
-        while waiting: yield self._result(*waiting.popleft())
-
-    def _result(self, worker: Worker, future: Future) -> Batch | EvalBatch:
-        try: result = future.result()
-        except (EOFError, pickle.UnpicklingError) as e:
-            status = worker.process.wait()
-            self.close()
-            how = f'was killed by signal {-status}, as happens when memory runs out' if status < 0 else f'ended with status {status}'
-            raise LoaderError(f'a process that prepares batches {how}; give fewer --num_workers, or 0 to prepare them in this process') from e
-        if isinstance(result, tuple): raise result[0] from LoaderError(f'in a process that prepares batches:\n{result[1]}')
-        return result
-
-    def close(self) -> None:
-        "End the processes; another `run` would start new ones."
-        while self.running: self.running.pop().close()
-
 # %% ../../nbs/6_data/11_loader.ipynb #cell-035
 def check_size(images: int, # that can be learnt from
                cfg: SSDConfig, # batch_size
@@ -197,7 +110,8 @@ def check_size(images: int, # that can be learnt from
     "Raise `DataError` if there are too few images for a single step."
     if images >= cfg.batch_size*world: return
     remedy = f'give --batch_size {images//world} or less' if images >= world else 'add images'
-    raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} on each of {world} devices; {remedy}')
+    raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} '
+                    f'on each of {world} devices; {remedy}')
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-036
 class Loader:
@@ -211,9 +125,11 @@ class Loader:
                  num_workers: int | None = None): # processes that prepare batches; None takes the configuration's
         if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
         self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
-        self.indices = np.array([i for i, r in enumerate(self.records) if not training or len(objects_of(r, cfg)[1])], int)
+        used = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
+        self.indices = np.flatnonzero(used)
         if training: check_size(len(self.indices), cfg, world)
-        self.workers = Workers(cfg, cfg.num_workers if num_workers is None else num_workers)
+        count = cfg.num_workers if num_workers is None else num_workers
+        self.workers = Workers(count, 'ssd_nb.data.loader:prepare', cfg=cfg)
         weakref.finalize(self, self.workers.close) # when the loader is forgotten
 
     def __len__(self) -> int: # steps an epoch
@@ -229,8 +145,9 @@ class Loader:
               start: int = 0, # first step
              ) -> Iterator[Batch | EvalBatch]:
         "The batches of one epoch. Raises `DataError` for an unreadable image and `LoaderError` if a worker dies."
-        tasks = (([self.records[i] for i in b], b, epoch if self.training else None) for b in self.batches(epoch)[start:])
-        return self.workers.run(tasks) if self.workers.count else (prepare(*task, self.cfg) for task in tasks)
+        number = epoch if self.training else None
+        tasks = (([self.records[i] for i in b], b, number) for b in self.batches(epoch)[start:])
+        return self.workers.run(tasks)
 
     def close(self) -> None:
         "End the workers; another epoch would start new ones."
