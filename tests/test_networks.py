@@ -61,6 +61,15 @@ def test_vgg16_is_the_same_in_both_backends(vgg):
         assert a.shape[1] == 8732 and a.std() > 0
         assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
 
+def test_a_network_without_batch_norm_learns(backend):
+    "A step of VGG16 with moving averages, on an image: weights move, and everything stays finite."
+    cfg = SSDConfig.preset('ssd300_vgg16', ema=.9)
+    session = make_session(backend, cfg, device='cpu')
+    assert np.isfinite(float(session.train_step(random_batch(cfg, 1), .001)))
+    state = session.get_state()
+    assert state[SCALER].tolist() == [cfg.loss_scale, 1, 0] and state[AVERAGED] == [1]
+    assert (state['map0.scale'] > 19).all() and state['momentum.logits0.predict.bias'].any()
+
 PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'], vgg16=['ssd300_vgg16'])
 
 def test_shared_weights_are_stored_once():

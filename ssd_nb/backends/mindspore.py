@@ -39,6 +39,7 @@ class MindSporeDecoded(nn.Cell):
         half = ops.exp(x_first[..., 2:]*self.stretch)*self.sizes/2
         return ops.clamp(ops.concat((centre - half, centre + half), -1), 0, 1), ops.sigmoid(logits[..., 1:])
 
+# %% ../../nbs/7_frameworks/04_mindspore.ipynb #cell-033-2
 def write_mindir(net: nn.Cell, # to write
                  path: str | Path, # file to write
                  image_shape: tuple[int, int], # height and width; the number of images stays open
@@ -50,6 +51,7 @@ def write_mindir(net: nn.Cell, # to write
         os.chmod(f'{folder}/network.mindir', 0o644) # it is written for reading by its owner alone
         os.replace(f'{folder}/network.mindir', path)
 
+# %% ../../nbs/7_frameworks/04_mindspore.ipynb #cell-033-3
 def run_file(path: str | Path, # a MindIR file
              images: np.ndarray, # [B, S, S, 3] uint8 RGB
             ) -> tuple[np.ndarray, ...]: # its answers
@@ -91,6 +93,7 @@ def put(parameters: dict[str, Parameter], values: dict[str, np.ndarray]) -> None
     "Give parameters new values; a compiled graph would not see `set_data`."
     for name, value in values.items(): assign(parameters[name], Tensor(np.array(value, np.float32)))
 
+# %% ../../nbs/7_frameworks/04_mindspore.ipynb #session-2
 class MindSporeLearner(MindSporePredictor):
     "A predictor that takes steps."
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
@@ -117,10 +120,11 @@ class MindSporeSession(MindSporeLearner):
         state, memory = {name: p.asnumpy().copy() for name, p in self.tensors.items()}, self.memory
         if not self.training: return state
         momenta = {MOMENTUM + name: p.asnumpy().copy() for name, p in memory.momenta.items()}
-        averages = state | parted(memory.averages.asnumpy(), memory.followed)
         about = {SCALER: memory.scaler.asnumpy().copy()}
         if not self.cfg.ema: return state | momenta | about
-        return state | momenta | {EMA + n: a.copy() for n, a in averages.items()} | about | {AVERAGED: memory.averaged.asnumpy().copy()}
+        averages = state | parted(memory.averages.asnumpy(), memory.followed)
+        about[AVERAGED] = memory.averaged.asnumpy().copy()
+        return state | momenta | {EMA + n: a.copy() for n, a in averages.items()} | about
 
     def set_state(self, state: dict[str, np.ndarray]) -> None:
         check_state(state, self.cfg)

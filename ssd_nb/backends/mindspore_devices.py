@@ -28,6 +28,7 @@ def available(target: str) -> bool: # target: 'CPU', 'GPU' or 'Ascend'
     "Whether this MindSpore can run on that kind of device."
     return getattr(ms.device_context, target.lower()).is_available()
 
+# %% ../../nbs/7_frameworks/03b_mindspore_devices.ipynb #cell-005-2
 def mindspore_device(name: str, # auto, CPU, GPU, Ascend, Ascend:1 ...
                     ) -> str: # CPU, GPU or Ascend
     "Tell MindSpore its device; `ConfigError` if it is not there."
@@ -46,7 +47,7 @@ def mindspore_device(name: str, # auto, CPU, GPU, Ascend, Ascend:1 ...
 # %% ../../nbs/7_frameworks/03b_mindspore_devices.ipynb #cell-008
 AVX2 = 7 # oneDNN's number for that instruction set
 
-def cap_instruction_set() -> bool: # true if oneDNN took it, false if it is absent, already at work, or the user has decided
+def cap_instruction_set() -> bool: # true if oneDNN took it; false if absent, already at work, or the user has decided
     "Keep MindSpore's oneDNN from the slow convolutions that it chooses beyond AVX2."
     libraries = sorted(Path(ms.__file__).parent.glob('lib/libdnnl.so*'))
     if not libraries or 'ONEDNN_MAX_CPU_ISA' in os.environ: return False
@@ -58,11 +59,13 @@ def devices() -> int:
     "How many devices train together."
     return get_group_size() if GlobalComm.INITED else 1
 
+# %% ../../nbs/7_frameworks/03b_mindspore_devices.ipynb #group-2
 def silence() -> None:
     "Standard error says nothing more."
     sys.stderr.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
+# %% ../../nbs/7_frameworks/03b_mindspore_devices.ipynb #group-3
 class MindSporeGroup:
     "The processes of a MindSpore cluster; a `Group` of the session's contract."
     def __init__(self, device: str): # see `mindspore_device`
@@ -77,21 +80,19 @@ class MindSporeGroup:
         return MindSporeGroup(device) if int(os.environ.get('MS_WORKER_NUM', 1)) > 1 else None
 
     @staticmethod
-    def command(count: int, module: str) -> list[str]: # count: processes on this machine; module: what each runs
+    def command(count: int, module: str) -> list[str]: # processes on this machine; what each runs
         "The command of `launch`, to which the module's arguments are added."
         return [sys.executable, '-m', 'ssd_nb.backends.launch', str(count), module]
 
     def _together(self, numbers: np.ndarray) -> np.ndarray: # [n], of all the same n -> [world, n]
-        on_cpu = ms.get_current_device()[0] == 'CPU'
-        if not on_cpu: ms.runtime.synchronize() # collective operations of a step that still runs come first
+        if ms.get_current_device()[0] != 'CPU': ms.runtime.synchronize() # a step that still runs comes first
         try: return self.everyone(Tensor(np.array(numbers, np.float32))).asnumpy().reshape(self.world, -1)
         except RuntimeError as e: raise DeviceLost from e
 
     def gather(self, message: bytes) -> list[bytes]:
         parts = self._together(divmod(len(message), 65536)) # float32 counts to 2**24 only
         counts = [int(high*65536 + low) for high, low in parts]
-        padded = np.zeros(max(counts), np.uint8)
-        padded[:len(message)] = np.frombuffer(message, np.uint8)
+        padded = np.frombuffer(message.ljust(max(counts), b'\0'), np.uint8)
         return [row[:n].astype(np.uint8).tobytes() for row, n in zip(self._together(padded), counts)]
 
     def largest(self, number: float) -> float: return float(self._together([number]).max())

@@ -27,17 +27,19 @@ def parameter(name: str, # unique
     "Something that is remembered from step to step."
     return Parameter(Tensor(np.array(value, np.float32)), name=name, requires_grad=learnt)
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #cell-013-2
 def make_parameters(cfg: SSDConfig) -> dict[str, Parameter]: # canonical name to parameter
     "All parameters and statistics of the network, with the initial weights of `cfg.seed`."
     state = initial_state(cfg)
     return {p.name: parameter(p.name, state[p.name], p.trainable) for p in parameters(cfg)}
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #cell-013-3
 @dataclass(frozen=True)
 class Store:
     "Where cells find what they store."
     cfg: SSDConfig
     tensors: dict[str, Parameter] # everything, by canonical name
-    seen: dict[str, Parameter] | None = None # in training: where the statistics of a batch are written; frozen norms have none
+    seen: dict[str, Parameter] | None = None # in training: where a batch's statistics are written, if not frozen
 
     def of(self, layer: Layer) -> dict[str, Parameter]: # kind to parameter
         "What a layer stores."
@@ -77,6 +79,7 @@ class MindSporeConv(nn.Cell):
         else: x = ops.cast(self.half(self.conv(self.half(x), self.half(self.weight))), ms.float32)
         return x if self.bias is None else self.add_bias(x, self.bias)
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #ops-2
 class MindSporeMaxPool(nn.Cell):
     "The largest number under each window; what is padded is never the largest."
     def __init__(self, layer: Layer, store: Store):
@@ -104,6 +107,7 @@ class MindSporeBatchNorm(nn.Cell):
 
     def construct(self, x): return self.norm(x, self.gamma, self.beta, self.mean, self.variance)[0]
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #norms-2
 class MindSporeL2Norm(nn.Cell):
     "Unit length over the channels, times a learnt scale (ParseNet, section 3.3)."
     def __init__(self, layer: Layer, store: Store):
@@ -130,9 +134,12 @@ class LayerCell(nn.Cell):
         if self.act is not None: x = self.act(x)
         return x
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #cell-018-2
 class RowCell(nn.Cell):
     "A row: its layers, combined with what else it reads."
-    def __init__(self, row: Row, sizes: dict[str, tuple[int, int]], store: Store): # sizes: of everything that is computed
+    def __init__(self, row: Row,
+                 sizes: dict[str, tuple[int, int]], # of everything that is computed
+                 store: Store):
         super().__init__(auto_prefix=False)
         self.units = nn.CellList([LayerCell(l, store) for l in row.layers], auto_prefix=False)
         self.add, self.act, size = row.combine == 'add', ACTS[row.act](), sizes[row.name]
@@ -179,6 +186,7 @@ def _focal(z: Tensor, gamma: float) -> Tensor:
     "Focal loss of the logits of being wrong."
     return ops.pow(ops.sigmoid(z), gamma)*ops.softplus(z)
 
+# %% ../../nbs/7_frameworks/03c_mindspore_net.ipynb #cell-021-2
 def mindspore_loss(locs: Tensor, # [B, N, 4] predicted
                    logits: Tensor, # [B, N, classes] predicted
                    target_locs: Tensor, # [B, N, 4]

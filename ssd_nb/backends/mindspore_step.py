@@ -16,23 +16,26 @@ from ..networks import layers
 
 # %% auto #0
 __all__ = ['momentum_step', 'assign', 'flat', 'cut', 'learn', 'forget', 'joined', 'parted', 'Memory', 'Gradients',
-           'JointGradients', 'Update', 'TrainStep']
+           'JointGradients', 'Update', 'Counted', 'TrainStep']
 
 # %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #cell-025
 momentum_step, assign = ops.ApplyMomentum(), ops.Assign() # v = momentum*v + g; w -= lr*v
 
 def flat(t): return ops.Reshape()(t, (-1,))
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #cell-025-2
 def cut(whole, start, like):
     "The part of a long vector that begins at `start` and has the shape of `like`."
     return ops.Reshape()(ops.Slice()(whole, (start,), (like.size,)), like.shape)
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #cell-025-3
 def learn(lr, momentum, unscale, decay, weight, velocity, gradient):
     "The step of one parameter."
     gradient = gradient*unscale
     if decay: gradient = gradient + decay*weight
     return momentum_step(weight, velocity, lr, gradient, momentum)
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #cell-025-4
 def forget(seen): return assign(seen, ops.ZerosLike()(seen)) # else what is not a number would stay in it
 
 # %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #memory
@@ -43,6 +46,7 @@ def joined(state: dict[str, np.ndarray], # by canonical name
     parts = [np.ravel(state[p.name]) for p in which]
     return np.concatenate(parts or [np.zeros(1, np.float32)])
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #memory-2
 def parted(vector: np.ndarray, # of `joined`
            which: Sequence[layers.Parameter], # as there
           ) -> dict[str, np.ndarray]: # by canonical name
@@ -50,6 +54,7 @@ def parted(vector: np.ndarray, # of `joined`
     parts = np.split(vector, np.cumsum([np.prod(p.shape, dtype=int) for p in which])[:-1])
     return {p.name: a.reshape(p.shape) for p, a in zip(which, parts)}
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #memory-3
 class Memory:
     "What a training step changes."
     def __init__(self, cfg: SSDConfig, tensors: dict[str, Parameter]): # weights and statistics by canonical name
@@ -84,7 +89,8 @@ class Gradients(nn.Cell):
         loss = mindspore_loss(predicted, logits, locs, labels, matched, self.cfg.gamma, self.cfg.alpha)
         return loss*scale, loss # the one has the gradients; it may overflow where they do not
 
-    def construct(self, images, locs, labels, scale): # -> gradients, and one vector of these, the statistics and the loss
+    def construct(self, images, locs, labels, scale):
+        "Gradients, and one vector of these, the statistics and the loss."
         matched = ops.cast(labels > 0, ms.float32).sum()
         if self.world > 1 and self.cfg.rules.global_positives: matched = self.total(matched)/self.world
         (_, loss), grads = self.backward(images, locs, labels, matched, scale)
@@ -110,7 +116,7 @@ class JointGradients(Gradients):
 
 # %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #update-code
 class Update(JointGradients):
-    "Weights, momenta, statistics, averages and scaler after a step."
+    "Statistics and averages after a step."
     def __init__(self, cfg: SSDConfig, memory: Memory):
         super().__init__(cfg, memory)
         self.momenta, self.scaler = ms.ParameterTuple(memory.momenta.values()), memory.scaler
@@ -131,6 +137,9 @@ class Update(JointGradients):
         done = assign(self.averages, self.averages + (1 - decay)*(now - self.averages))
         return ops.depend(done, assign(self.averaged, self.averaged + 1))
 
+# %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #scaler-code
+class Counted(Update):
+    "An update that also keeps the loss scale."
     def next_scaler(self, good):
         "The rule of the session, on the device."
         scale, skipped = self.scaler[0], self.scaler[2] + ops.where(good, 0., 1.)
@@ -142,7 +151,7 @@ class Update(JointGradients):
         return assign(self.scaler, ops.stack((scale, count, skipped)))
 
 # %% ../../nbs/7_frameworks/03d_mindspore_step.ipynb #whole-step
-class TrainStep(Update):
+class TrainStep(Counted):
     "A training step as one cell."
     def construct(self, images, locs, labels, lr): # uint8 [B, S, S, 3], float32 [B, N, 4], int32 [B, N], float32 scalar
         scale = self.scaler[0]

@@ -33,7 +33,8 @@ def _row_prefix(name: str, # of a row of MobileNetV2
     inside = int(number) <= before
     return f'backbone.features_1.{number}' if inside else f'backbone.features_2.{int(number) - before - 1}'
 
-def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # layer to the prefixes of convolution and norm
+# %% ../../nbs/7_frameworks/07b_reference.ipynb #mapping-2
+def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # layer to prefixes of convolution and norm
     prefix, found = _row_prefix(row.name, cfg), {}
     for k, layer in enumerate(row.layers):
         inner = f'{prefix}.conv.{k}'
@@ -43,8 +44,9 @@ def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # l
         else: found[layer.name] = f'{inner}.features.0', f'{inner}.features.1'
     return found
 
+# %% ../../nbs/7_frameworks/07b_reference.ipynb #mapping-3
 def reference_names(cfg: SSDConfig) -> dict[str, str]: # canonical name to the reference's
-    "The names in the reference's checkpoints, in the order of the rows; for other networks than its own, of the heads alone."
+    "The names in the reference's checkpoints, in the order of the rows; of other networks those of the heads alone."
     prefixes, found = {}, {}
     for row in rows(cfg):
         if cfg.network == NAMED or row.part == 'head': prefixes |= _layer_prefixes(row, cfg)
@@ -65,10 +67,12 @@ def canonical(name: str) -> str: # without the leading 'network.'
     if name.startswith(MOMENTS): return MOMENTS + canonical(name[len(MOMENTS):])
     return canonical(name[len('network.'):]) if name.startswith('network.') else name
 
+# %% ../../nbs/7_frameworks/07b_reference.ipynb #cell-019-2
 def _known(cfg: SSDConfig) -> dict[str, str]: # canonical name to the reference's
     if cfg.network != NAMED: raise CheckpointError(f'the reference has no names for the network {cfg.network}')
     return reference_names(cfg)
 
+# %% ../../nbs/7_frameworks/07b_reference.ipynb #cell-019-3
 def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
                    cfg: SSDConfig, # of the network
                   ) -> dict[str, np.ndarray]: # a state, float32, under canonical names
@@ -86,6 +90,7 @@ def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
     if wrong: raise CheckpointError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
     return {every[r]: found[r].astype(np.float32) for r in every if r in found}
 
+# %% ../../nbs/7_frameworks/07b_reference.ipynb #cell-019-4
 def to_reference(state: dict[str, np.ndarray], # of a session
                  cfg: SSDConfig, # of the network
                 ) -> dict[str, np.ndarray]: # by the reference's names

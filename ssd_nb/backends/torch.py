@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from .session import (
-    AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference, frozen, learnt)
-from .torch_devices import (
-    SharedNorm, TorchGroup, mean_over_devices, reduced, spread_of_means, torch_device)
+from .session import AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference
+from .session import frozen, learnt
+from .torch_devices import SharedNorm, TorchGroup, mean_over_devices, reduced
+from .torch_devices import spread_of_means, torch_device
 from .torch_net import NORMS, TorchNet, batch_norm, torch_loss
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig
@@ -42,6 +42,7 @@ class TorchDecoded(nn.Module):
         half = torch.exp(locs[..., 2:].flip(-1)*self.stretch)*self.defaults[:, 2:]/2
         return torch.cat([centre - half, centre + half], -1).clamp(0, 1), torch.sigmoid(logits[..., 1:])
 
+# %% ../../nbs/7_frameworks/03_torch.ipynb #cell-040-2
 def write_onnx(net: nn.Module, # two outputs
                path: str | Path, # file to write
                images: Tensor, # an example of what comes in; the number of images stays open
@@ -95,21 +96,24 @@ class TorchLoss(TorchPredictor):
     def loss(self, batch: Batch) -> Tensor: # scalar with its graph
         "The training loss of a batch."
         cfg, images, labels = self.cfg, self.put(batch.images), self.put(batch.labels, torch.int64)
-        with torch.autocast(self.device.type, HALF.get(cfg.amp), enabled=cfg.amp != 'off'): locs, logits = self.net(images)
+        half = torch.autocast(self.device.type, HALF.get(cfg.amp), enabled=cfg.amp != 'off')
+        with half: locs, logits = self.net(images)
         matched = (labels > 0).sum().float()
         if self.world > 1 and cfg.rules.global_positives: matched = reduced(matched)/self.world
         return torch_loss(locs.float(), logits.float(), self.put(batch.locs), labels, gamma=cfg.gamma, alpha=cfg.alpha,
                           num_matched=matched)
 
 # %% ../../nbs/7_frameworks/03_torch.ipynb #pieces
-def join_statistics(net: nn.Module) -> Tensor: # [2, channels] means and variances, of which the norms' buffers become views
-    "The running statistics of all batch norms as one tensor."
+def join_statistics(net: TorchNet) -> Tensor: # [2, channels] means and variances
+    "The running statistics of all batch norms as one tensor, of which their own become views."
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if not norms: return net.scale.new_zeros(2, 0)
     joined = torch.stack([torch.cat([n.running_mean for n in norms]), torch.cat([n.running_var for n in norms])])
     parts = joined.split([n.num_features for n in norms], dim=1)
     for n, part in zip(norms, parts): n.running_mean, n.running_var = part
     return joined
 
+# %% ../../nbs/7_frameworks/03_torch.ipynb #pieces-2
 def make_optimizer(cfg: SSDConfig, # what is learnt, momentum, weight decay
                    tensors: dict[str, Tensor], # by canonical name; those that are not learnt get no gradient
                   ) -> torch.optim.SGD:
@@ -118,9 +122,11 @@ def make_optimizer(cfg: SSDConfig, # what is learnt, momentum, weight decay
     for p in parameters(cfg):
         if p.name in names: decay[p.decays].append(tensors[p.name])
         elif p.trainable: tensors[p.name].requires_grad_(False)
-    groups = [dict(params=decay[True], weight_decay=cfg.weight_decay), dict(params=decay[False], weight_decay=0.)]
-    return torch.optim.SGD(groups, lr=0., momentum=cfg.momentum, fused=True) # fused: can be told on the device not to step
+    rates = {True: cfg.weight_decay, False: 0.}
+    groups = [dict(params=decay[k], weight_decay=rate) for k, rate in rates.items()]
+    return torch.optim.SGD(groups, lr=0., momentum=cfg.momentum, fused=True) # fused: can be told not to step
 
+# %% ../../nbs/7_frameworks/03_torch.ipynb #pieces-3
 def next_scaler(scaler: Tensor, # [3] scale, good steps, skipped steps
                 overflow: Tensor, # [1] 0 or 1
                 cfg: SSDConfig, # static or dynamic
@@ -182,7 +188,8 @@ class TorchLearner(TorchUpdate):
     def update(self, lr: float, loss: Tensor, before: Tensor) -> None:
         "Unscale, step unless something overflowed, and follow with the averages."
         overflow = (~torch.isfinite(loss)).float().view(1)
-        torch._amp_foreach_non_finite_check_and_unscale_(self.gradients(), overflow, 1/self.scaler[:1]) # as GradScaler does
+        # as torch's GradScaler does
+        torch._amp_foreach_non_finite_check_and_unscale_(self.gradients(), overflow, 1/self.scaler[:1])
         for group in self.optimizer.param_groups: group['lr'] = lr
         self.optimizer.found_inf = overflow # the fused step asks for it
         self.optimizer.step()
@@ -193,6 +200,7 @@ class TorchLearner(TorchUpdate):
 # %% ../../nbs/7_frameworks/03_torch.ipynb #cell-037
 def _numpy(tensor: Tensor) -> np.ndarray: return tensor.detach().cpu().contiguous().numpy().copy()
 
+# %% ../../nbs/7_frameworks/03_torch.ipynb #cell-037-2
 class TorchSession(TorchLearner):
     "A `Session` on a torch device."
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):

@@ -38,6 +38,7 @@ def reduced(tensor: Tensor, # the same shape in every process; changed in place
     except RuntimeError as e: raise DeviceLost from e
     return tensor
 
+# %% ../../nbs/7_frameworks/02b_torch_devices.ipynb #cell-021-2
 class TorchGroup:
     "The processes that torchrun started; a `Group` of the session's contract."
     def __init__(self, device: torch.device):
@@ -81,6 +82,7 @@ class Summed(torch.autograd.Function):
     @staticmethod
     def backward(_, g: Tensor) -> Tensor: return reduced(g.clone())
 
+# %% ../../nbs/7_frameworks/02b_torch_devices.ipynb #cell-027-2
 class SharedNorm(nn.BatchNorm2d):
     "Batch norm over the images of all devices, where torch has none."
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]

@@ -36,6 +36,7 @@ class TorchConv(nn.Conv2d):
             with torch.autocast(x.device.type, enabled=False): return self.convolve(x.float())
         return self.convolve(x)
 
+# %% ../../nbs/7_frameworks/02c_torch_net.ipynb #ops-2
 class TorchMaxPool(nn.Module):
     "The largest number under each window."
     def __init__(self, layer: Layer):
@@ -54,6 +55,7 @@ def batch_norm(channels: int, cfg: SSDConfig, kind: type = nn.BatchNorm2d) -> nn
     "Batch norm of that kind; torch's momentum is the fraction that is new."
     return kind(channels, eps=cfg.norm_eps, momentum=1 - cfg.norm_momentum)
 
+# %% ../../nbs/7_frameworks/02c_torch_net.ipynb #norms-2
 class L2Norm(nn.Module):
     "Unit length over the channels, times a learnt scale (ParseNet, section 3.3)."
     def __init__(self, channels: int, cfg: SSDConfig):
@@ -92,8 +94,8 @@ class TorchRows(nn.Module):
     def __init__(self, table: Sequence[Row], cfg: SSDConfig, norms: dict = NORMS):
         super().__init__()
         self.rows, self.sizes = table, row_sizes(table, cfg.image_shape)
-        units = {r.name: nn.ModuleList(LayerUnit(l, cfg, norms) for l in r.layers) for r in table}
-        self.units = nn.ModuleDict(units)
+        units = {r.name: [LayerUnit(l, cfg, norms) for l in r.layers] for r in table}
+        self.units = nn.ModuleDict({name: nn.ModuleList(found) for name, found in units.items()})
         self._share({})
 
     def _share(self, first: dict[str, Tensor]) -> None:
@@ -105,10 +107,8 @@ class TorchRows(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         "Parameters and statistics by canonical name: the tensors themselves."
-        found = {}
-        for r in self.rows:
-            for unit in self.units[r.name]: found |= unit.tensors()
-        return found
+        units = [u for r in self.rows for u in self.units[r.name]]
+        return {name: t for u in units for name, t in u.tensors().items()}
 
     def run(self, row: Row, out: dict[str, Tensor]) -> Tensor: # out: what the rows before have made
         "The output of a row."
@@ -144,6 +144,7 @@ def _focal(z: Tensor, gamma: float) -> Tensor:
     "Focal loss of the logits of being wrong."
     return torch.sigmoid(z).pow(gamma)*F.softplus(z)
 
+# %% ../../nbs/7_frameworks/02c_torch_net.ipynb #cell-014-2
 def torch_loss(locs: Tensor, # [B, N, 4] predicted
                logits: Tensor, # [B, N, classes] predicted
                target_locs: Tensor, # [B, N, 4]

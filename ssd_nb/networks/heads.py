@@ -21,6 +21,7 @@ def plain_head(name: str, # of the row
     "One dense 3x3 convolution, as in the original SSD."
     return (Layer(f'{name}.predict', cin, cout, 3, padding=PAD, bias=True),)
 
+# %% ../../nbs/2_network/02_heads.ipynb #heads-2
 def separable_head(name: str, # of the row
                    cin: int, # channels of the feature map
                    cout: int, # numbers to say at each cell
@@ -36,7 +37,8 @@ def head_rows(cfg: NetworkConfig, # classes, and boxes at a cell
              ) -> Iterator[Row]:
     "Location heads, then class heads. Raises `ConfigError` if there are boxes for more or fewer feature maps."
     maps, known = list(maps), len(cfg.maps)
-    if len(maps) != known: raise ConfigError(f'aspect_ratios: for {known} feature maps, but {cfg.network} makes {len(maps)}')
+    if len(maps) != known:
+        raise ConfigError(f'aspect_ratios: for {known} feature maps, but {cfg.network} makes {len(maps)}')
     for output, each in (('locs', 4), ('logits', cfg.class_num)):
         for m in maps:
             name, k = f'{output}{m.feature_map}', m.feature_map

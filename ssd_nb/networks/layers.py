@@ -5,14 +5,14 @@
 # %% ../../nbs/2_network/01_layers.ipynb #cell-002
 from __future__ import annotations
 from dataclasses import dataclass
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator
 from ..boxes.default_boxes import BoxConfig
 from ..errors import ConfigError
 from ..fields import number
 
 # %% auto #0
 __all__ = ['OP_KINDS', 'NORM_KINDS', 'same_padding', 'Layer', 'size_after', 'same_conv', 'Row', 'row_sizes', 'Parameter',
-           'layer_kinds', 'row_parameters', 'NetworkConfig', 'check_groups']
+           'layer_kinds', 'row_parameters', 'NetworkConfig', 'check_blocks']
 
 # %% ../../nbs/2_network/01_layers.ipynb #cell-005
 def same_padding(size: int, # pixels along an axis
@@ -46,6 +46,7 @@ class Layer:
         "Shape of the weight of a convolution: channels out, channels in, height, width."
         return self.cout, self.cin//self.groups, self.kernel, self.kernel
 
+# %% ../../nbs/2_network/01_layers.ipynb #cell-008-2
 def size_after(layer: Layer, # with its padding
                size: tuple[int, int], # height and width of what enters
               ) -> tuple[int, int]: # height and width of what leaves
@@ -84,6 +85,7 @@ class Row:
     @property
     def cout(self) -> int: return self.layers[-1].cout
 
+# %% ../../nbs/2_network/01_layers.ipynb #row-2
 def row_sizes(rows: Iterable[Row], # in the order of computation
               image_shape: tuple[int, int], # height and width of the input
              ) -> dict[str, tuple[int, int]]: # name of a row, or 'image', to height and width of its output
@@ -109,6 +111,7 @@ class Parameter:
     @property
     def decays(self) -> bool: return self.kind in ('weight', 'bias')
 
+# %% ../../nbs/2_network/01_layers.ipynb #cell-022-2
 OP_KINDS = dict(conv=('weight',), maxpool=(), identity=()) # what operations store
 NORM_KINDS = {None: (), 'batch': ('gamma', 'beta', 'mean', 'variance'), 'l2': ('scale',)} # what normalisations store
 
@@ -119,14 +122,15 @@ def layer_kinds(layer: Layer) -> dict[str, str]: # kind to canonical name
     names = {kind: f'{own}.{kind}' for kind in kinds}
     return names | {kind: f'{layer.name}.{kind}' for kind in NORM_KINDS[layer.norm]}
 
+# %% ../../nbs/2_network/01_layers.ipynb #cell-022-3
 def row_parameters(rows: Iterable[Row]) -> Iterator[Parameter]: # what is shared comes once
     "All that the rows store, in their order."
     seen = set()
-    for row in rows:
-        for layer in row.layers:
-            for kind, name in layer_kinds(layer).items():
-                if name not in seen: yield Parameter(name, layer.shape if kind == 'weight' else (layer.cout,), kind, row.part)
-                seen.add(name)
+    for row, layer in ((r, l) for r in rows for l in r.layers):
+        for kind, name in layer_kinds(layer).items():
+            shape = layer.shape if kind == 'weight' else (layer.cout,)
+            if name not in seen: yield Parameter(name, shape, kind, row.part)
+            seen.add(name)
 
 # %% ../../nbs/2_network/01_layers.ipynb #networkconfig
 @dataclass(frozen=True)
@@ -154,13 +158,14 @@ class NetworkConfig(BoxConfig):
 
     def check(self) -> None:
         super().check()
-        ratios, channels = len(self.extra_ratios), len(self.extra_channels)
-        if ratios != channels: raise ConfigError(f'extra_ratios: {ratios} entries for {channels} extra_channels')
-        for name in ('features_1', 'features_2'): check_groups(name, getattr(self, name))
+        check_blocks(self)
 
-def check_groups(name: str, # of the field
-                 groups: Sequence[tuple[int, ...]], # block groups
-                ) -> None:
-    "Raise `ConfigError` for block groups that are none."
-    if any(len(g) != 4 for g in groups): raise ConfigError(f'{name}: a block group has four numbers (t,c,n,s)')
-    if any(g[3] > 2 for g in groups): raise ConfigError(f'{name}: a stride is 1 or 2')
+# %% ../../nbs/2_network/01_layers.ipynb #check-blocks
+def check_blocks(cfg: NetworkConfig) -> None:
+    "Raise `ConfigError` for blocks that cannot be built."
+    ratios, channels = len(cfg.extra_ratios), len(cfg.extra_channels)
+    if ratios != channels: raise ConfigError(f'extra_ratios: {ratios} entries for {channels} extra_channels')
+    for name in ('features_1', 'features_2'):
+        groups = getattr(cfg, name)
+        if any(len(g) != 4 for g in groups): raise ConfigError(f'{name}: a block group has four numbers (t,c,n,s)')
+        if any(g[3] > 2 for g in groups): raise ConfigError(f'{name}: a stride is 1 or 2')

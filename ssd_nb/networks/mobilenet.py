@@ -22,10 +22,12 @@ def bottleneck(name: str, # of the row
     cin, hidden, cout = channels
     after = tuple(-(-n//stride) for n in size)
     expand = same_conv(f'{name}.expand', cin, hidden, size, norm='batch', act='relu6')
-    depthwise = same_conv(f'{name}.depthwise', hidden, hidden, size, 3, stride, groups=hidden, norm='batch', act='relu6')
+    depthwise = same_conv(f'{name}.depthwise', hidden, hidden, size, 3, stride, groups=hidden, norm='batch',
+                          act='relu6')
     project = same_conv(f'{name}.project', hidden, cout, after, norm='batch')
     return expand, depthwise, project
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011-2
 def inverted_residual(name: str, # of the row
                       source: Row, # the row before
                       size: tuple[int, int], # height and width of its output
@@ -55,11 +57,13 @@ def blocks(groups: tuple[tuple[int, ...], ...], # (t, c, n, s)
             first += 1
             yield row, size
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #backbone-2
 def pointwise(name: str, source: Row, cout: int, feature_map: int) -> Row:
     "A feature map made by a 1x1 convolution."
     layer = Layer(name, source.cout, cout, norm='batch', act='relu6')
     return Row(name, (source.name,), (layer,), feature_map=feature_map)
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #backbone-3
 def backbone(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # each row, and the size of its output
     "MobileNetV2 with the first two feature maps."
     stem = same_conv('stem', 3, cfg.stem_channels, cfg.image_shape, 3, 2, norm='batch', act='relu6')
@@ -86,6 +90,7 @@ def extras(cfg: NetworkConfig, # channels and ratios
         size = tuple(-(-n//2) for n in size)
         yield row
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #cell-017-2
 def mobilenet_v2(cfg: NetworkConfig) -> Iterator[Row]:
     "Backbone, further feature maps, location heads, class heads."
     trunk = []

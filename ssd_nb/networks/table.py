@@ -25,18 +25,22 @@ NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(mobilenet_v
 def rows(cfg: NetworkConfig) -> tuple[Row, ...]:
     "The rows of `cfg.network` in the order of computation. Raises `ConfigError` for a name that is none."
     if cfg.network not in NETWORKS:
-        raise ConfigError(f'network: there is no {cfg.network!r}, but {", ".join(NETWORKS)}{nearest(cfg.network, NETWORKS)}')
+        known = f'{", ".join(NETWORKS)}{nearest(cfg.network, NETWORKS)}'
+        raise ConfigError(f'network: there is no {cfg.network!r}; there are {known}')
     return tuple(NETWORKS[cfg.network](cfg))
 
+# %% ../../nbs/2_network/09_table.ipynb #networks-2
 @lru_cache(maxsize=16)
 def parameters(cfg: NetworkConfig) -> tuple[Parameter, ...]: # in the order of the rows
     "All parameters and batch-norm statistics of the network."
     return tuple(row_parameters(rows(cfg)))
 
+# %% ../../nbs/2_network/09_table.ipynb #networks-3
 def count(cfg: NetworkConfig) -> int: # numbers
     "Trainable numbers of the network."
     return sum(math.prod(p.shape) for p in parameters(cfg) if p.trainable)
 
+# %% ../../nbs/2_network/09_table.ipynb #networks-4
 def multiplications(cfg: NetworkConfig) -> dict[str, int]: # name of a row to multiplications for an image
     "What the convolutions of each row cost."
     found, sizes = {}, row_sizes(rows(cfg), cfg.image_shape)
@@ -53,18 +57,20 @@ def feature_map_sizes(cfg: NetworkConfig) -> tuple[tuple[int, int], ...]: # heig
     sizes = row_sizes(rows(cfg), cfg.image_shape)
     return tuple(sizes[r.name] for r in rows(cfg) if r.feature_map is not None and not r.output)
 
+# %% ../../nbs/2_network/09_table.ipynb #check-2
 def check_network(cfg: NetworkConfig) -> None:
     "Raise `ConfigError` unless network and default boxes have the same feature maps, box for box."
     found, wanted = feature_map_sizes(cfg), tuple(m.size for m in cfg.maps)
     if found != wanted:
         field = 'map_sizes' if cfg.map_sizes else 'first_stride'
-        fitting = ','.join(str(height) for height, _ in found)
-        raise ConfigError(f'{field}: boxes for maps of {",".join(str(h) for h, _ in wanted)} cells a side, but {cfg.network} '
-                          f'makes {fitting} of {cfg.image_size} pixels; give --map_sizes {fitting} and leave steps empty')
+        given, fitting = (','.join(str(height) for height, _ in sizes) for sizes in (wanted, found))
+        raise ConfigError(f'{field}: boxes for maps of {given} cells a side, but {cfg.network} makes {fitting} of '
+                          f'{cfg.image_size} pixels; give --map_sizes {fitting}, and leave steps empty')
     for row in (r for r in rows(cfg) if r.output):
         boxes = len(cfg.maps[row.feature_map].shapes)
         each = 4 if row.output == 'locs' else cfg.class_num
-        if row.cout != boxes*each: raise ConfigError(f'network: {row.name} has {row.cout} channels for {boxes} boxes of {each}')
+        if row.cout != boxes*each:
+            raise ConfigError(f'network: {row.name} has {row.cout} channels for {boxes} boxes of {each} numbers')
 
 # %% ../../nbs/2_network/09_table.ipynb #cell-029
 STARTS = dict(gamma=1., variance=1., scale=20.) # of what is not drawn; all else starts at 0. 20: ParseNet, section 3.3
@@ -78,12 +84,14 @@ def truncated_normal(shape: tuple[int, ...], # of the array
     while (far := np.abs(x) > 2).any(): x[far] = rng.standard_normal(int(far.sum()), dtype=np.float32)
     return x*np.float32(sigma)
 
+# %% ../../nbs/2_network/09_table.ipynb #cell-029-2
 def initial_state(cfg: NetworkConfig, # the numbers
                   seed: int | None = None, # of the weights; none takes cfg.seed
                  ) -> dict[str, np.ndarray]: # canonical name to float32 array (weights OIHW)
     "The state that training starts from."
     seed, state = cfg.seed if seed is None else seed, {}
     for k, p in enumerate(parameters(cfg)):
-        if p.kind == 'weight': state[p.name] = truncated_normal(p.shape, cfg.init_sigma, np.random.default_rng((seed, k)))
+        rng = np.random.default_rng((seed, k))
+        if p.kind == 'weight': state[p.name] = truncated_normal(p.shape, cfg.init_sigma, rng)
         else: state[p.name] = np.full(p.shape, STARTS.get(p.kind, 0.), np.float32)
     return state

@@ -9,17 +9,20 @@ from .heads import PAD, head_rows, plain_head
 from .layers import Layer, NetworkConfig, Row
 
 # %% auto #0
-__all__ = ['STAGES', 'POOLS', 'EXTRAS', 'stages', 'vgg16']
+__all__ = ['STAGES', 'NONE', 'AFTER', 'POOLS', 'EXTRAS', 'stages', 'vgg16']
 
 # %% ../../nbs/2_network/04_vgg.ipynb #stages
 STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)) # channels and convolutions of each
-POOLS = ((2, 2, (0, 0, 0, 0)), (2, 2, (0, 0, 0, 0)), (2, 2, (0, 1, 0, 1)), (2, 2, (0, 0, 0, 0)), (3, 1, PAD)) # kernel, stride, padding
-EXTRAS = ((256, 512, 2, PAD), (128, 256, 2, PAD), (128, 256, 1, (0,)*4), (128, 256, 1, (0,)*4)) # hidden, out, stride, padding
+NONE, AFTER = (0, 0, 0, 0), (0, 1, 0, 1) # paddings: none, and a pixel at the bottom and right
+POOLS = ((2, 2, NONE), (2, 2, NONE), (2, 2, AFTER), (2, 2, NONE), (3, 1, PAD)) # kernel, stride, padding
+# channels hidden and out, stride, padding
+EXTRAS = ((256, 512, 2, PAD), (128, 256, 2, PAD), (128, 256, 1, NONE), (128, 256, 1, NONE))
 
 def _conv(name: str, cin: int, cout: int, kernel: int = 3, padding: tuple[int, ...] = PAD, **more) -> Layer:
     "A convolution with bias and ReLU."
     return Layer(name, cin, cout, kernel, padding=padding, bias=True, act='relu', **more)
 
+# %% ../../nbs/2_network/04_vgg.ipynb #stages-2
 def stages() -> Iterator[Row]:
     "VGG16 and the first two feature maps; each stage begins with the pool before it."
     before, cin, pool = 'image', 3, ()
@@ -31,7 +34,7 @@ def stages() -> Iterator[Row]:
         before, cin = f'conv{k}', cout
         pool = (Layer(f'pool{k}', cout, cout, kernel, stride, padding, op='maxpool'),)
     fc6 = _conv('fc6', 512, 1024, padding=(6, 6, 6, 6), dilation=6)
-    yield Row('fc', ('conv5',), (*pool, fc6, _conv('fc7', 1024, 1024, 1, (0, 0, 0, 0))), feature_map=1)
+    yield Row('fc', ('conv5',), (*pool, fc6, _conv('fc7', 1024, 1024, 1, NONE)), feature_map=1)
 
 # %% ../../nbs/2_network/04_vgg.ipynb #whole
 def vgg16(cfg: NetworkConfig) -> Iterator[Row]: # class_num and the boxes at a cell
@@ -39,7 +42,7 @@ def vgg16(cfg: NetworkConfig) -> Iterator[Row]: # class_num and the boxes at a c
     trunk = list(stages())
     for k, (hidden, cout, stride, padding) in enumerate(EXTRAS, start=1):
         before = trunk[-1]
-        reduce = _conv(f'extra{k}.reduce', before.cout, hidden, 1, (0, 0, 0, 0))
+        reduce = _conv(f'extra{k}.reduce', before.cout, hidden, 1, NONE)
         shrink = _conv(f'extra{k}.shrink', hidden, cout, padding=padding, stride=stride)
         trunk.append(Row(f'extra{k}', (before.name,), (reduce, shrink), 'neck', feature_map=k + 1))
     yield from trunk
