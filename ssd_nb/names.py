@@ -50,7 +50,7 @@ def loose(name: str) -> str: # equal for names that differ in capitals or in the
 
 # %% ../nbs/0_tools/07_names.ipynb #names-6
 @lru_cache(maxsize=256)
-def _listed(folder: str, stamp: int) -> Listing: # stamp: the folder's time of change, so that nothing stale is remembered
+def _listed(folder: str, changed: int) -> Listing: # changed: the folder's time, so that nothing stale is remembered
     found = Listing(frozenset(os.listdir(folder)), {}, {})
     for name in sorted(found.names):
         if is_hidden(name): continue
