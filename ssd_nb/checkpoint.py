@@ -11,14 +11,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from .backends.session import StateError, check_state
+from .backends.reference import canonical, from_reference, to_reference
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
 from .errors import CheckpointError, ConfigError, plain_errors
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
-from .backends.reference import canonical, from_reference, to_reference
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing',
+           'main']
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -48,19 +49,28 @@ def save(path: str | Path, # file to write; *.safetensors
     "Write a checkpoint; an existing file is replaced only when the new one is whole."
     check_state(state, cfg)
     header = dict(format=FORMAT, config=to_yaml(cfg), meta=json.dumps(meta))
-    with replacing(path) as beside: save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, beside, metadata=header)
+    arrays = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    with replacing(path) as beside: save_file(arrays, beside, metadata=header)
 
+def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]: # arrays, header
+    "What a safetensors file of this library holds."
+    try:
+        with safe_open(path, framework='numpy') as f:
+            header, state = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
+    except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f'{path}: {looks_like(path, e)}') from e
+    if header.get('format') != FORMAT:
+        raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
+    return state, header
+
+# %% ../nbs/7_frameworks/08_checkpoint.ipynb #load
 def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the reference's
         ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, what was remembered
     "Read a checkpoint. Raises `CheckpointError` naming the file and what is wrong with it."
     if Path(path).suffix == '.ckpt': return load_ckpt(path)
     if Path(path).is_dir(): path = Path(path)/'last.safetensors' # a run folder
-    try:
-        with safe_open(path, framework='numpy') as f:
-            header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
-    except (SafetensorError, OSError) as e: raise CheckpointError(f'{path}: {looks_like(path, e)}') from e
-    if header.get('format') != FORMAT: raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
+    state, header = _contents(path)
     try: cfg = make_config(parse_yaml(header['config'], f'{path}'), source=f'{path}')
     except ConfigError as e: raise CheckpointError(f'{path}: its configuration cannot be used: {e}') from e
     try: check_state(state, cfg)
@@ -84,7 +94,8 @@ def load_ckpt(path: str | Path, # a reference checkpoint
 def find_checkpoint(path: str | Path, # a file, or a run folder
                    ) -> Path:
     "The checkpoint meant by a flag: the file itself, or the last one of a run."
-    if not str(path): raise ConfigError('checkpoint_path: which checkpoint? give --checkpoint_path FILE or a run folder')
+    if not str(path):
+        raise ConfigError('checkpoint_path: which checkpoint? give --checkpoint_path FILE or a run folder')
     found = Path(path)/'last.safetensors' if Path(path).is_dir() else Path(path)
     if not found.exists(): raise CheckpointError(f'{found}: no such checkpoint')
     return found
@@ -96,7 +107,8 @@ def convert(source: str | Path, # .ckpt or .safetensors
            ) -> None:
     "Turn one kind of checkpoint into the other."
     kinds = Path(source).suffix, Path(target).suffix
-    if not set(kinds) <= {'.ckpt', '.safetensors'}: raise CheckpointError(f'{source}, {target}: checkpoints end in .ckpt or .safetensors')
+    if not set(kinds) <= {'.ckpt', '.safetensors'}:
+        raise CheckpointError(f'{source}, {target}: checkpoints end in .ckpt or .safetensors')
     state, cfg, meta = load_ckpt(source, cfg) if kinds[0] == '.ckpt' else load(source)
     if kinds[1] == '.ckpt': write_ckpt(target, to_reference(state, cfg))
     else: save(target, state, cfg, **meta)
@@ -107,19 +119,23 @@ def listing(path: str | Path, # .ckpt or .safetensors
     if Path(path).suffix == '.ckpt': arrays = read_ckpt(path)
     else: arrays = load(path)[0]
     lines = [f'{name:70} {str(list(a.shape)):20} {a.dtype}' for name, a in arrays.items()]
-    return '\n'.join([*lines, f'{len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, {sum(a.nbytes for a in arrays.values())/1e6:.1f} MB'])
+    numbers, size = sum(a.size for a in arrays.values()), sum(a.nbytes for a in arrays.values())/1e6
+    return '\n'.join([*lines, f'{len(arrays)} arrays, {numbers:,} numbers, {size:.1f} MB'])
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-028
+PURPOSE = '''convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.
+A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.'''
+
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.checkpoint`."
-    parser = make_parser('python -m ssd_nb.checkpoint', 'convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.\n'
-                         'A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.')
+    parser = make_parser('python -m ssd_nb.checkpoint', PURPOSE)
     parser.add_argument('action', choices=('convert', 'show'))
     parser.add_argument('files', nargs='+', metavar='FILE')
     with plain_errors():
         args = parser.parse_args(argv)
-        if len(args.files) != (2 if args.action == 'convert' else 1): raise ConfigError(f'{args.action}: {"give IN and OUT" if args.action == "convert" else "give one FILE"}')
+        wanted = dict(convert=(2, 'IN and OUT'), show=(1, 'one FILE'))[args.action]
+        if len(args.files) != wanted[0]: raise ConfigError(f'{args.action}: give {wanted[1]}')
         given = args.preset or args.config or config_values(args)
         if args.action == 'show': print(listing(args.files[0]))
         else: convert(*args.files, config_from_args(args) if given else None)

@@ -160,7 +160,8 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         save_checkpoint_epochs=8, log_steps=0),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
-        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named

@@ -1,4 +1,4 @@
-"The twelve numbers against pycocotools called by hand, VOC's AP against its devkit's rule, perfect and empty detectors."
+"The twelve numbers against pycocotools called by hand, VOC's AP against its devkit's rule, perfect detectors."
 from __future__ import annotations
 import json
 import numpy as np
@@ -46,14 +46,14 @@ def by_hand(truth, found, images, categories, folder):
     "pycocotools as its own example uses it: from files."
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
-    (folder/'truth.json').write_text(json.dumps(truth.ground_truth))
+    (folder/'truth.json').write_text(json.dumps(truth.ground_truth), encoding='utf-8')
     rows = []
     for image, d in found.items():
         for (x1, y1, x2, y2), score, label in zip(d.boxes.tolist(), d.scores, d.labels):
             if image in images:
                 bbox = [x1, y1, x2 - x1, y2 - y1]
                 rows.append(dict(image_id=image, category_id=5*int(label), score=float(score), bbox=bbox))
-    (folder/'found.json').write_text(json.dumps(rows))
+    (folder/'found.json').write_text(json.dumps(rows), encoding='utf-8')
     index = COCO(str(folder/'truth.json'))
     judge = COCOeval(index, index.loadRes(str(folder/'found.json')), 'bbox')
     judge.params.imgIds, judge.params.catIds = images, categories

@@ -91,7 +91,8 @@ def test_two_writers_at_once(tmp_path):
     assert os.listdir(tmp_path) == ['d'] and len(os.listdir(tmp_path/'d'/'train')) == 4
 
 @pytest.mark.parametrize('arguments, says', [
-    (['--train', '0'], 'not between 1'), (['--trian', '3'], 'did you mean --train?'), (['--seed', '-1'], 'not between 0')])
+    (['--train', '0'], 'not between 1'), (['--trian', '3'], 'did you mean --train?'),
+    (['--seed', '-1'], 'not between 0')])
 def test_wrong_arguments_are_named(tmp_path, capsys, arguments, says):
     with pytest.raises(SystemExit) as e: shapes.main([str(tmp_path/'d'), *arguments])
     assert e.value.code == 2 and says in capsys.readouterr().err and not os.listdir(tmp_path)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/'ssd_nb'
 FREE = ('00_tour', 'index') # notebooks that show everything and export nothing
 WINGS = { # folder of notebooks: modules and packages that it exports
-    '0_tools': 'letters captions names visualize errors files fields images',
+    '0_tools': 'letters errors files captions visualize images fields names',
     '1_boxes': 'boxes',
     '2_network': 'networks',
     '3_learning': 'learning',
@@ -213,7 +213,7 @@ def test_links_lead_somewhere():
     for path in notebooks():
         for k, kind, source in cells(path):
             links = [found[1] for found in LINK.finditer(source)] if kind == 'markdown' else []
-            complaints += [f'{local(path)} cell {k}: the link to {link} leads nowhere; name the file as it is called now'
+            complaints += [f'{local(path)} cell {k}: the link to {link} leads nowhere; name the file as it is now'
                            for link in links if not (path.parent/link).exists()]
     agree(complaints)
 
@@ -223,7 +223,8 @@ def test_text_files_are_opened_as_utf8():
     for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and opens_text(node) and 'encoding' not in {k.arg for k in node.keywords}:
-                complaints.append(f"ssd_nb.{module} line {node.lineno}: {ast.unparse(node.func)}: give encoding='utf-8'")
+                what = f'ssd_nb.{module} line {node.lineno}: {ast.unparse(node.func)}'
+                complaints.append(f"{what}: give encoding='utf-8'")
     agree(complaints)
 
 def opens_text(call: ast.Call) -> bool:
@@ -231,4 +232,5 @@ def opens_text(call: ast.Call) -> bool:
     name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, 'attr', '')
     if name in ('read_text', 'write_text'): return True
     mode = call.args[1] if len(call.args) > 1 else ast.Constant('r')
-    return isinstance(call.func, ast.Name) and name == 'open' and isinstance(mode, ast.Constant) and 'b' not in mode.value
+    if not (isinstance(call.func, ast.Name) and name == 'open'): return False
+    return isinstance(mode, ast.Constant) and 'b' not in mode.value

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from .session import AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference
-from .session import frozen, learnt
-from .torch_devices import SharedNorm, TorchGroup, mean_over_devices, reduced
-from .torch_devices import spread_of_means, torch_device
+from .session import (
+    AVERAGED, averaged_steps, check_state, EMA, for_inference, frozen, learnt, MOMENTUM, SCALER)
+from .torch_devices import (
+    mean_over_devices, reduced, SharedNorm, spread_of_means, torch_device, TorchGroup)
 from .torch_net import NORMS, TorchNet, batch_norm, torch_loss
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig

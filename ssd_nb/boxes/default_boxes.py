@@ -40,7 +40,7 @@ class MapConfig(Numbers):
     def image_size(self) -> int:
         return self.image_shape[0]
 
-# %% ../../nbs/1_boxes/01_default_boxes.ipynb #69dc568f
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #7ab1fc9a
 @dataclass(frozen=True)
 class BoxConfig(MapConfig):
     "default boxes"

@@ -13,7 +13,7 @@ from ..names import find_file, near_file
 from .entries import (
     category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_text, shown)
 from .findings import Findings
-from .headers import Header, Headers, read_header, size_problem
+from .headers import Header, read_header, read_headers, size_problem
 
 # %% auto #0
 __all__ = ['PLACE', 'Annotations', 'listed', 'check_categories', 'check_images', 'box_problem', 'clip_bbox', 'check_objects',
@@ -80,13 +80,14 @@ def _named_image(im: dict, where: str, notes: Annotations, hint: bool, findings:
         name = str(path.relative_to(notes.folder) if path.is_relative_to(notes.folder) else path)
     size = plain_number(im.get('height')), plain_number(im.get('width'))
     known = None not in size and all(0 < v < 1e6 for v in size)
-    return dict(id=number, file_name=name, height=int(size[0]) if known else 0, width=int(size[1]) if known else 0, **{PLACE: where})
+    height, width = map(int, size) if known else (0, 0)
+    return {'id': number, 'file_name': name, 'height': height, 'width': width, PLACE: where}
 
 # %% ../../nbs/6_data/04_annotations.ipynb #measured
-def _headers(notes: Annotations, images: list[dict], headers: Headers) -> list[Header]:
+def _headers(notes: Annotations, images: list[dict], cache: str | Path | None) -> list[Header]:
     "The header of each image; images that are no files are trusted if their size is written down."
     paths = [notes.image(im) for im in images]
-    files = headers.read(p for p in paths if isinstance(p, Path))
+    files = read_headers((p for p in paths if isinstance(p, Path)), cache)
     def header(im: dict, path: Any) -> Header:
         if isinstance(path, Path): return files[path]
         return Header(im['height'], im['width']) if im['height'] else read_header(path)
@@ -106,7 +107,7 @@ def _once(images: list[dict], findings: Findings) -> list[dict]:
 
 # %% ../../nbs/6_data/04_annotations.ipynb #check-images
 def check_images(notes: Annotations, # as they are written down
-                 headers: Headers, # where sizes come from
+                 cache: str | Path | None, # file that remembers the headers of images
                  findings: Findings, # grows
                 ) -> dict: # completed entry by id
     "The images that can be used."
@@ -117,7 +118,7 @@ def check_images(notes: Annotations, # as they are written down
         if im: named.append(im)
     kept, swapped = {}, 0
     once = _once(named, findings)
-    for im, header in zip(once, _headers(notes, once, headers)):
+    for im, header in zip(once, _headers(notes, once, cache)):
         problem = size_problem(im, header)
         swapped += bool(problem) and problem[1].endswith('are exchanged')
         if problem and findings.add(problem[0], im[PLACE], f'{notes.image(im)}: {problem[1]}'): continue
@@ -151,7 +152,8 @@ def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
     return [x, y, min(bbox[0] + bbox[2], width) - x, min(bbox[1] + bbox[3], height) - y]
 
 # %% ../../nbs/6_data/04_annotations.ipynb #usable-box
-def _usable_box(bbox: list[float], im: dict, name: str, where: str, clip: bool, findings: Findings) -> list[float] | None:
+def _usable_box(bbox: list[float], im: dict, name: str, where: str, clip: bool,
+                findings: Findings) -> list[float] | None:
     "A box that can be used; None if it cannot."
     size = im['height'], im['width']
     problem = box_problem(bbox, *size)
@@ -214,7 +216,8 @@ def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> 
         if bbox is None or im is None: continue
         x, y, w, h = bbox
         if box_problem([y, x, h, w], im['height'], im['width']): return
-    findings.add('swapped axes', notes.source, f'{outside} boxes leave their images, and none would with x and y exchanged')
+    message = f'{outside} boxes leave their images, and none would with x and y exchanged'
+    findings.add('swapped axes', notes.source, message)
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-044
 def check_objects(notes: Annotations, # as they are written down
@@ -224,7 +227,8 @@ def check_objects(notes: Annotations, # as they are written down
                   findings: Findings, # grows
                  ) -> list[dict]:
     "The annotations that can be used."
-    dropped = {plain_id(im.get('id')) for _, im in listed(notes, 'images')} - {None, *images} # these are findings already
+    written = {plain_id(im.get('id')) for _, im in listed(notes, 'images')}
+    dropped = written - {None, *images} # these are findings already
     kept, seen = [], set()
     for where, a in listed(notes, 'annotations'):
         if plain_id(a.get('image_id')) in dropped: continue
@@ -264,11 +268,11 @@ def complete(notes: Annotations, # a split as it is written down
              cfg: SSDConfig, # on_bad_data
              training: bool, # clip boxes where that is asked for
              findings: Findings, # grows
-             headers: Headers | None = None, # where the sizes of images come from
+             cache: str | Path | None = None, # file that remembers the headers of images
             ) -> Annotations: # with what can be used, typed and complete
     "Check every entry of a split. Never raises."
     names = check_categories(notes, findings)
-    images = check_images(notes, headers or Headers(), findings)
+    images = check_images(notes, cache, findings)
     clip = training and cfg.on_bad_data == 'clip'
     objects = check_objects(notes, images, names, clip, findings)
     return replace(notes, truth=renumbered(list(images.values()), names, objects))

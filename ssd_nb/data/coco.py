@@ -19,8 +19,10 @@ def read_json(path: Path, # an annotation file in COCO format
              ) -> dict: # with the lists images, annotations, categories
     "The content of a COCO annotation file. Raises `DataError` with the place where it breaks off."
     try: truth = json.loads(path.read_bytes())
-    except OSError as e: raise DataError(f'{path}: cannot be read: {e.strerror}; check --coco_root and the split\'s name') from e
-    except (ValueError, RecursionError) as e: raise DataError(f'{path}: not JSON: {e}; download or write the file again') from e
+    except OSError as e:
+        raise DataError(f'{path}: cannot be read: {e.strerror}; check --coco_root and the split\'s name') from e
+    except (ValueError, RecursionError) as e:
+        raise DataError(f'{path}: not JSON: {e}; download or write the file again') from e
     for name in ('images', 'annotations', 'categories'):
         if not isinstance(truth, dict) or not isinstance(truth.get(name), list):
             raise DataError(f'{path}: no list {name!r}; a COCO annotation file of objects has images, annotations and '
@@ -56,11 +58,10 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     "A split of a COCO data set. Raises `DataError` where there is none."
     root, split = Path(cfg.coco_root), cfg.train_split if training else cfg.val_split
     if not root.is_dir():
-        drawn = 'python -m ssd_nb.learning.shapes data/shapes'
-        hint = f'`{drawn}` draws scenes there; give --preset tiny or --coco_root data/shapes' if cfg.dataset == 'shapes' else 'give --coco_root'
-        raise DataError(f'{root}: no such folder; {hint}')
+        drawn = '`python -m ssd_nb.learning.shapes data/shapes` draws scenes there; give --preset tiny or --coco_root data/shapes'
+        raise DataError(f'{root}: no such folder; {drawn if cfg.dataset == "shapes" else "give --coco_root"}')
     path, folder = coco_file(root, split)
     if not path.is_file() and (there := coco_splits(root)):
-        flag = 'train' if training else 'val'
-        raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: choose with --{flag}_split')
+        choice = f'choose with --{"train" if training else "val"}_split'
+        raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: {choice}')
     return Annotations(read_json(path), folder, str(path))

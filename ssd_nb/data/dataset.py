@@ -10,7 +10,6 @@ from ..config import SSDConfig
 from .annotations import Annotations, check_categories, complete, new_findings
 from .coco import coco_file, read_coco
 from .findings import Findings, stop
-from .headers import Headers
 from .records import Dataset, make_dataset
 from .txt import read_txt, txt_paths
 from .voc import read_voc, voc_folders, voc_names
@@ -38,18 +37,18 @@ def read_split(cfg: SSDConfig, # which data set
                known: Sequence[str] = (), # class names of the training split, for an evaluation split
                cache: str | Path | None = None, # file that remembers the headers of images
               ) -> Dataset: # what can be used; its `findings` say what cannot
-    "Read and check a split without stopping at errors in its entries. Raises `DataError` where there is nothing to read."
+    "Read and check a split without stopping at errors in its entries. Raises `DataError` where there is none."
     findings = new_findings(cfg, training)
     notes = READERS[cfg.dataset](cfg, training, findings)
     if not training and not known and cfg.dataset == 'voc': known = training_names(cfg)
-    notes = complete(notes, cfg, training, findings, Headers(cache))
+    notes = complete(notes, cfg, training, findings, cache)
     return make_dataset(notes, cfg, training, findings, known)
 
 # %% ../../nbs/6_data/09_dataset.ipynb #cell-091
 def accept(data: Dataset, # from `read_split`
            cfg: SSDConfig, # on_bad_data
           ) -> Dataset: # the same
-    "Raise `DataError` if there are errors and `cfg.on_bad_data` does not say what to do with them, or if nothing is left."
+    "Raise `DataError` for errors that `cfg.on_bad_data` does not excuse, and if nothing is left."
     stop(data.findings, cfg.dataset, cfg.on_bad_data)
     return data
 
@@ -59,7 +58,7 @@ def open_dataset(cfg: SSDConfig, # which data set
                  known: Sequence[str] = (), # class names of the training split, for an evaluation split
                  cache: str | Path | None = None, # file that remembers the headers of images
                 ) -> Dataset:
-    "The one door to the raw data. Raises `DataError` unless everything can be used or `cfg.on_bad_data` says what to do."
+    "The one door to the raw data. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
     return accept(read_split(cfg, training, known, cache), cfg)
 
 # %% ../../nbs/6_data/09_dataset.ipynb #cell-089

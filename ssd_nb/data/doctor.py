@@ -23,7 +23,8 @@ from .loader import check_size
 from .records import Dataset
 from ..errors import ConfigError, DataError
 from ..images import load_image
-from ..visualize import Picture, class_colour, panels, save_figure
+from ..captions import class_colour
+from ..visualize import Picture, panels, save_figure
 
 # %% auto #0
 __all__ = ['ORDER', 'damage', 'decode_all', 'best_overlap', 'all_boxes', 'Checkup', 'check_split', 'summary', 'table',
@@ -52,7 +53,8 @@ def best_overlap(boxes: np.ndarray, # [n, 4] yxyx
                 ) -> np.ndarray: # [n] IoU with the best default box
     "How well the default boxes reach each object."
     corners = to_corners(default_boxes(cfg))
-    parts = [iou(boxes[i:i + 500], corners).max(1) for i in range(0, len(boxes), 500)] # all at once would fill the memory
+    starts = range(0, len(boxes), 500) # all at once would fill the memory
+    parts = [iou(boxes[i:i + 500], corners).max(1) for i in starts]
     return np.concatenate([np.zeros(0, np.float32), *parts])
 
 def all_boxes(data: Dataset, # its records are read
@@ -77,7 +79,8 @@ def check_split(cfg: SSDConfig, # which data set
     data, found = read_split(cfg, training, known), Findings()
     found.extend(data.findings)
     images = data.ground_truth['images']
-    problems = decode_all([data.folder/im['file_name'] for im in images], 'training images' if training else 'evaluation images')
+    title = 'training images' if training else 'evaluation images'
+    problems = decode_all([data.folder/im['file_name'] for im in images], title)
     for im, problem in zip(images, problems):
         if problem: found.add('damaged image', f'image {im["id"]}', problem)
     found.extend(doubts(data, cfg.dataset))
@@ -132,7 +135,8 @@ def draw_classes(ax: Any, # axes of Matplotlib
     ax.set_yticks(range(len(order)), [data.classes[i] for i in order], fontsize=7)
     ax.set_ylim(len(order) - .4, -.6)
     ax.set_xlabel('objects')
-    ax.set_title('classes' if len(order) == len(counts) else f'the {most} most frequent of {len(counts)} classes', fontsize=9)
+    title = 'classes' if len(order) == len(counts) else f'the {most} most frequent of {len(counts)} classes'
+    ax.set_title(title, fontsize=9)
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-019
 def draw_sizes(ax: Any, # axes of Matplotlib
@@ -214,7 +218,8 @@ def check(cfg: SSDConfig, # which data set
          ) -> int: # exit status
     "Check the splits and print what was found."
     titles = dict(train='training', val='evaluation')
-    if len(splits) > 1 and same_rows(cfg): splits, titles = ('train',), dict(train='training and evaluation') # training asks more of its rows
+    if len(splits) > 1 and same_rows(cfg): # read once, as for training, which asks more of its rows
+        splits, titles = ('train',), dict(train='training and evaluation')
     known = training_names(cfg) if 'train' not in splits else ()
     founds = []
     for split in splits:
@@ -233,9 +238,11 @@ def check(cfg: SSDConfig, # which data set
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data check ...`; exit status 2 for wrong usage."
     if argv[:1] != ['check']:
-        print('usage: python -m ssd_nb.data check --dataset {coco,voc,txt,shapes} ...; `check --help` lists the rest', file=sys.stderr)
+        print('usage: python -m ssd_nb.data check --dataset {coco,voc,txt,shapes} ...; `check --help` lists the rest',
+              file=sys.stderr)
         return 0 if argv in (['-h'], ['--help']) else 2
-    parser = make_parser('python -m ssd_nb.data check', 'Read a data set with all its images and report what is wrong with it.')
+    parser = make_parser('python -m ssd_nb.data check',
+                         'Read a data set with all its images and report what is wrong with it.')
     parser.add_argument('--split', choices=('train', 'val', 'both'), default='both', help='what to check [both]')
     parser.add_argument('--picture', default='data_check.png',
                         help="file for the picture of classes, sizes and overlaps; '' for none [data_check.png]")

@@ -9,45 +9,55 @@ from typing import Sequence
 from ..errors import DataError
 
 # %% auto #0
-__all__ = ['KINDS', 'FATAL', 'Finding', 'Findings', 'stopping', 'stop', 'shorten']
+__all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings', 'stopping', 'stop', 'shorten']
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-012
-KINDS: dict[str, tuple[str, str]] = { # kind: severity, remedy
-    'class count': ('error', 'correct --class_num'),
-    'no class': ('error', 'the objects need classes before anything can be learnt'),
-    'no image': ('error', 'see the other findings'),
-    'misspelt class': ('error', 'correct --classes'),
-    'strange class': ('error', 'correct its name here, or have the training split name it'),
-    'duplicate class': ('error', 'rename one of them'),
-    'incomplete entry': ('error', 'write what is missing or take the entry out'),
-    'missing image': ('error', 'put the image there or take the entry out'),
-    'missing annotation': ('error', 'write the annotation or take the name off the list'),
-    'unreadable annotation': ('error', 'mend the file or take it out'),
-    'unreadable image': ('error', 'replace the file or take its entry out'),
-    'damaged image': ('error', 'replace the file or take its entry out'),
-    'wrong size': ('error', 'write the true size, and check that the boxes belong to this image'),
-    'duplicate image': ('error', 'keep one of the entries'),
-    'duplicate id': ('error', 'give every entry an id of its own'),
-    'unknown image': ('error', 'take the annotation out or add its image'),
-    'unknown class': ('error', 'correct the class, or tell the configuration of it'),
-    'malformed box': ('error', 'write x1,y1,x2,y2,class without spaces'),
-    'not a number': ('error', 'write the corner in pixels'),
-    'no area': ('error', 'draw the box again or take it out'),
-    'outside': ('error', 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'),
-    'too few images': ('warning', 'give a smaller --batch_size or add images'),
-    'same list': ('warning', 'give --val_anno_path'),
-    'unused class': ('warning', 'expected in a small split; otherwise check the names'),
-    'odd area': ('warning', 'the area of the box is taken'),
-    'no annotation file': ('warning', 'write an annotation without objects if the image is to be used'),
-    'tiny boxes': ('warning', 'write boxes in pixels'),
-    'equal boxes': ('warning', 'check how the boxes were written'),
-    'swapped sizes': ('warning', 'exchange width and height'),
-    'swapped axes': ('warning', 'exchange x and y'),
-    'one class': ('warning', 'check the class numbers; if it is so, expect little for the others'),
-    'other class': ('note', 'not among --classes, left out'),
-    'crowd': ('note', 'left out of training under the standard protocol, not counted as missed at evaluation'),
-    'difficult': ('note', 'left out of training under the standard protocol, not counted as missed at evaluation'),
-    'no objects': ('note', 'left out of training, used at evaluation')}
+ERRORS = { # kind: remedy
+    'class count': 'correct --class_num',
+    'no class': 'the objects need classes before anything can be learnt',
+    'no image': 'see the other findings',
+    'misspelt class': 'correct --classes',
+    'strange class': 'correct its name here, or have the training split name it',
+    'duplicate class': 'rename one of them',
+    'incomplete entry': 'write what is missing or take the entry out',
+    'missing image': 'put the image there or take the entry out',
+    'missing annotation': 'write the annotation or take the name off the list',
+    'unreadable annotation': 'mend the file or take it out',
+    'unreadable image': 'replace the file or take its entry out',
+    'damaged image': 'replace the file or take its entry out',
+    'wrong size': 'write the true size, and check that the boxes belong to this image',
+    'duplicate image': 'keep one of the entries',
+    'duplicate id': 'give every entry an id of its own',
+    'unknown image': 'take the annotation out or add its image',
+    'unknown class': 'correct the class, or tell the configuration of it',
+    'malformed box': 'write x1,y1,x2,y2,class without spaces',
+    'not a number': 'write the corner in pixels',
+    'no area': 'draw the box again or take it out',
+    'outside': 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'}
+
+# %% ../../nbs/6_data/01_findings.ipynb #kinds-w
+WARNINGS = { # kind: remedy
+    'too few images': 'give a smaller --batch_size or add images',
+    'same list': 'give --val_anno_path',
+    'unused class': 'expected in a small split; otherwise check the names',
+    'odd area': 'the area of the box is taken',
+    'no annotation file': 'write an annotation without objects if the image is to be used',
+    'tiny boxes': 'write boxes in pixels',
+    'equal boxes': 'check how the boxes were written',
+    'swapped sizes': 'exchange width and height',
+    'swapped axes': 'exchange x and y',
+    'one class': 'check the class numbers; if it is so, expect little for the others'}
+
+NOTES = { # kind: remedy
+    'other class': 'not among --classes, left out',
+    'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
+    'difficult': 'left out of training under the standard protocol, not counted as missed at evaluation',
+    'no objects': 'left out of training, used at evaluation'}
+
+KINDS = { # kind: severity, remedy
+    **{kind: ('error', remedy) for kind, remedy in ERRORS.items()},
+    **{kind: ('warning', remedy) for kind, remedy in WARNINGS.items()},
+    **{kind: ('note', remedy) for kind, remedy in NOTES.items()}}
 
 # %% ../../nbs/6_data/01_findings.ipynb #finding
 @dataclass(frozen=True)
@@ -91,8 +101,8 @@ def stopping(findings: Sequence[Finding], # of a split
     fatal = [f for f in errors if f.kind in FATAL]
     if on_bad_data != 'error': return fatal
     others = [f for f in errors if f.kind not in FATAL]
-    causes = [f for f in fatal if f.kind != 'no image'] + others # if there are any, that no image is left is only their consequence
-    return causes or fatal
+    causes = [f for f in fatal if f.kind != 'no image'] + others
+    return causes or fatal # if there are causes, that no image is left is only their consequence
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-018
 def stop(findings: Sequence[Finding], # what the readers noted

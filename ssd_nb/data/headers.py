@@ -15,10 +15,10 @@ from typing import Any, Iterable
 from PIL import Image
 from tqdm import tqdm
 from ..files import replacing
-from ..images import load_image
+from ..images import image_bytes, load_image
 
 # %% auto #0
-__all__ = ['Header', 'ends_well', 'read_header', 'size_problem', 'Headers']
+__all__ = ['Header', 'ends_well', 'read_header', 'size_problem', 'HeaderCache', 'stamp', 'read_headers']
 
 # %% ../../nbs/6_data/03_headers.ipynb #h-1
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_header(image: Any, # a path, bytes, or anything with `read_bytes()`
                ) -> Header:
     "Size and state of an image file. Never raises."
     try:
-        with warnings.catch_warnings(), open(image, 'rb') if isinstance(image, Path) else io.BytesIO(_bytes(image)) as file:
+        with warnings.catch_warnings(), _opened(image) as file:
             warnings.simplefilter('ignore') # Pillow warns of odd metadata that is of no interest here
             opened = Image.open(file)
             width, height = opened.size
@@ -75,7 +75,9 @@ def read_header(image: Any, # a path, bytes, or anything with `read_bytes()`
     if not sound: return _decoded(image, turned)
     return Header(width, height, True) if turned else Header(height, width)
 
-def _bytes(image: Any) -> bytes: return image if isinstance(image, bytes) else image.read_bytes()
+def _opened(image: Any) -> Any:
+    "A binary file."
+    return open(image, 'rb') if isinstance(image, Path) else io.BytesIO(image_bytes(image))
 
 # %% ../../nbs/6_data/03_headers.ipynb #size-problem
 def size_problem(im: dict, # height and width as written down, 0 where they are not
@@ -90,44 +92,43 @@ def size_problem(im: dict, # height and width as written down, 0 where they are 
     if header.turned: return 'wrong size', f'{text}: the size before the turn that its EXIF data asks for'
     return 'wrong size', f'{text}: width and height are exchanged'
 
-# %% ../../nbs/6_data/03_headers.ipynb #h-6
-class Headers:
-    "Headers of image files, remembered in a file if one is named."
-    def __init__(self, cache: str | Path | None = None): # JSON file that need not exist; its folder is made
-        self.cache, self.known = Path(cache) if cache else None, {}
-        if self.cache: self.known = self._load()
+# %% ../../nbs/6_data/03_headers.ipynb #h-6a
+class HeaderCache:
+    "Headers that have been read before, in a file if one is named."
+    def __init__(self, path: str | Path | None = None): # JSON file that need not exist; its folder is made
+        self.path, self.known = Path(path) if path else None, {}
+        if not self.path: return
+        try: content = json.loads(self.path.read_bytes())
+        except (OSError, ValueError): return # not there yet, or half written by something else: read again
+        if isinstance(content, dict) and content.get('format') == 1: self.known = content['headers']
 
-    def _load(self) -> dict[str, list]:
-        try: known = json.loads(self.cache.read_bytes())
-        except (OSError, ValueError): return {} # not there yet, or half written by something else: read again
-        if not isinstance(known, dict) or known.get('format') != 1: return {}
-        return {path: row for path, row in known.get('headers', {}).items() if len(row) == 6}
-
-    def read(self, paths: Iterable[Path], # image files
-            ) -> dict[Path, Header]:
-        "The header of each file; only what is new or has changed is opened."
-        found = {}
-        for path in paths: found[path] = self._remembered(path)
-        new = [path for path, header in found.items() if header is None]
-        with ThreadPoolExecutor(min(32, 2*(os.cpu_count() or 1))) as pool:
-            bar = tqdm(pool.map(read_header, new), 'image headers', len(new), unit='image', disable=None if new else True, leave=False)
-            for path, header in zip(new, bar): found[path] = header
-        self._remember({path: found[path] for path in new})
-        return found
-
-    def _remembered(self, path: Path) -> Header | None:
-        "What is known of a file that has not changed."
+    def recall(self, path: Path) -> Header | None: # None: never seen, or changed since
+        "What is known of a file."
         row = self.known.get(str(path))
-        return Header(*row[2:]) if row and row[:2] == _stamp(path) else None
+        return Header(*row[2:]) if row and row[:2] == stamp(path) else None
 
-    def _remember(self, new: dict[Path, Header]) -> None:
-        "Write what is new to the file."
-        if not self.cache or not new: return
-        for path, header in new.items(): self.known[str(path)] = [*_stamp(path), *astuple(header)]
-        with replacing(self.cache) as f: f.write_text(json.dumps(dict(format=1, headers=self.known)))
+    def keep(self, new: dict[Path, Header]) -> None:
+        "Add headers to the file."
+        for path, header in new.items(): self.known[str(path)] = [*stamp(path), *astuple(header)]
+        if not self.path or not new: return
+        with replacing(self.path) as f: f.write_text(json.dumps(dict(format=1, headers=self.known)))
 
-def _stamp(path: Path) -> list[int]: # bytes, nanoseconds
+def stamp(path: Path) -> list[int]: # bytes, nanoseconds
     "What changes when a file does."
     try: about = path.stat()
     except OSError: return [0, 0]
     return [about.st_size, about.st_mtime_ns]
+
+# %% ../../nbs/6_data/03_headers.ipynb #h-6
+def read_headers(paths: Iterable[Path], # image files
+                 cache: str | Path | None = None, # JSON file that remembers them
+                ) -> dict[Path, Header]:
+    "The header of each file; only what is new or has changed is opened."
+    known = HeaderCache(cache)
+    found = {path: known.recall(path) for path in paths}
+    new = [path for path, header in found.items() if header is None]
+    with ThreadPoolExecutor(min(32, 2*(os.cpu_count() or 1))) as pool:
+        read = tqdm(pool.map(read_header, new), 'image headers', len(new), unit='image', leave=False, disable=None)
+        found.update(zip(new, read))
+    known.keep({path: found[path] for path in new})
+    return found

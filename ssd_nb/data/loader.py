@@ -17,15 +17,15 @@ from ..learning.augment import augment, load_square
 
 # %% auto #0
 __all__ = ['train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches', 'prepare',
-           'check_size', 'Loader']
+           'check_size', 'Plan', 'Loader']
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-008
 def train_sample(record: Record, # one image of a data set
                  cfg: SSDConfig, # the numbers; its seed is the first of three
                  epoch: int, # the second, 0 or more
                  index: int, # the third: the record's place in the data set
-                ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]: # image [S, S, 3] uint8, locs [N, 4], labels [N], matched
-    "One training sample: augmented (unless `cfg.augment` is false) and matched. Raises `DataError` for an unreadable image."
+                ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]: # image [S, S, 3], locs [N, 4], labels [N], matched
+    "One training sample: augmented (unless `cfg.augment` is false), matched. Raises `DataError` for an unreadable image."
     boxes, labels = objects_of(record, cfg)
     shape = record.height, record.width
     if not cfg.augment: return load_square(record.image, cfg.image_size, shape), *match_and_encode(boxes, labels, cfg)
@@ -113,8 +113,31 @@ def check_size(images: int, # that can be learnt from
     raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} '
                     f'on each of {world} devices; {remedy}')
 
+# %% ../../nbs/6_data/11_loader.ipynb #plan
+class Plan:
+    "Which records a device gets, epoch by epoch."
+    def __init__(self, dataset: Dataset, # of `open_dataset`
+                 cfg: SSDConfig, # batch_size, seed, protocol
+                 training: bool, # shuffled, and only what has objects; or all in order
+                 rank: int = 0, # of this device
+                 world: int = 1): # devices that train together
+        if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
+        self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
+        used = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
+        self.indices = np.flatnonzero(used)
+        if training: check_size(len(self.indices), cfg, world)
+
+    def __len__(self) -> int: # steps per epoch
+        return len(self.batches(0))
+
+    def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
+        "Which records this device gets in an epoch."
+        if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
+        rng = np.random.default_rng((self.cfg.seed, epoch, len(self.records))) # an index that no sample has
+        return train_batches(rng.permutation(self.indices), self.cfg.batch_size, self.rank, self.world)
+
 # %% ../../nbs/6_data/11_loader.ipynb #cell-036
-class Loader:
+class Loader(Plan):
     "The batches of a data set, epoch by epoch; `with Loader(...) as loader` ends its workers."
     def __init__(self, dataset: Dataset, # of `open_dataset`
                  cfg: SSDConfig, # the numbers
@@ -123,23 +146,10 @@ class Loader:
                  rank: int = 0, # of this device
                  world: int = 1, # devices that train together
                  num_workers: int | None = None): # processes that prepare batches; None takes the configuration's
-        if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
-        self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
-        used = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
-        self.indices = np.flatnonzero(used)
-        if training: check_size(len(self.indices), cfg, world)
+        super().__init__(dataset, cfg, training, rank, world)
         count = cfg.num_workers if num_workers is None else num_workers
         self.workers = Workers(count, 'ssd_nb.data.loader:prepare', cfg=cfg)
         weakref.finalize(self, self.workers.close) # when the loader is forgotten
-
-    def __len__(self) -> int: # steps an epoch
-        return len(self.batches(0))
-
-    def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
-        "Which records this device gets in an epoch."
-        if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
-        rng = np.random.default_rng((self.cfg.seed, epoch, len(self.records))) # an index that no sample has
-        return train_batches(rng.permutation(self.indices), self.cfg.batch_size, self.rank, self.world)
 
     def epoch(self, epoch: int = 0, # number of the epoch; of no effect on an evaluation
               start: int = 0, # first step

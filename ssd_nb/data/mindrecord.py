@@ -52,13 +52,15 @@ def _write_files(work: Path, usage: Usage, notes: Annotations, labels: dict) -> 
     write_shards(work, usage, notes, labels)
     images = (image_bytes(notes.image(im)) for im in notes.truth['images'])
     places = find_images_in([work/n for n in usage.shard_names()], images)
-    with replacing(work/usage.annotations) as f: f.write_text(json.dumps(dict(truth=notes.truth, places=places)), encoding='utf-8')
+    content = json.dumps(dict(truth=notes.truth, places=places))
+    with replacing(work/usage.annotations) as f: f.write_text(content, encoding='utf-8')
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #manifest-of
 def _manifest(cfg: SSDConfig, training: bool, work: Path, notes: Annotations, findings: Findings) -> dict:
     "What the manifest of a record says."
     usage, truth = USAGES[training], notes.truth
-    return dict(made_by='ssd_nb', format=2, source=notes.source, fingerprint=fingerprint(cfg, training), reading=_reading(cfg),
+    return dict(made_by='ssd_nb', format=2, source=notes.source,
+                fingerprint=fingerprint(cfg, training), reading=_reading(cfg),
                 images=len(truth['images']), objects=len(truth['annotations']), left_out=len(findings.errors()),
                 classes=[c['name'] for c in truth['categories']],
                 files={name: (work/name).stat().st_size for name in usage.file_names()},
@@ -105,7 +107,8 @@ def locked(path: Path, # a file that need not exist; removed at the end
         if not told: print(f'waiting for another process that holds {path}', file=sys.stderr)
         told = True
         if time.monotonic() > end:
-            raise DataError(f'{path}: another process has held this lock for {patience:.0f} s; see what it does, or end it')
+            raise DataError(f'{path}: another process has held this lock for {patience:.0f} s; '
+                            'see what it does, or end it')
         time.sleep(.2)
     with file:
         try: yield
@@ -117,7 +120,8 @@ def _hold(path: Path) -> Any:
     file = open(path, 'w')
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file # else its last holder has just removed it
+        # its last holder may just have removed it
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
     file.close()
     return None
 
@@ -138,7 +142,8 @@ def read_manifest(folder: Path, # `mindrecord_dir`
     if not ours: raise DataError(f'{folder/usage.manifest}: no manifest of this version of ssd_nb; {REMAKE}')
     for name, size in sizes.items():
         there = f'{(folder/name).stat().st_size} bytes' if (folder/name).is_file() else 'missing'
-        if there != f'{size} bytes': raise DataError(f'{folder/name}: {there}, the manifest says {size} bytes; {REMAKE}')
+        if there != f'{size} bytes':
+            raise DataError(f'{folder/name}: {there}, the manifest says {size} bytes; {REMAKE}')
     return manifest
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #cell-035
@@ -146,10 +151,11 @@ def _check_origin(manifest: dict, cfg: SSDConfig, training: bool) -> None:
     "Refuse a record of other data."
     folder, now = cfg.mindrecord_dir, fingerprint(cfg, training)
     if manifest['reading'] != _reading(cfg):
-        raise DataError(f'{folder}: a record of a {manifest["reading"][0]} data set ({manifest["source"]}), read by the rules of '
-                        f'that time; --dataset or --protocol is another now; {REMAKE}')
+        raise DataError(f'{folder}: a record of a {manifest["reading"][0]} data set ({manifest["source"]}), read by the '
+                        f'rules of that time; --dataset or --protocol is another now; {REMAKE}')
     if now is not None and now != manifest['fingerprint']:
-        raise DataError(f'{folder}: made from {manifest["source"]}; the annotations of this --dataset are others now; {REMAKE}')
+        raise DataError(f'{folder}: made from {manifest["source"]}; '
+                        f'the annotations of this --dataset are others now; {REMAKE}')
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #cell-036
 def _restored(folder: Path, usage: Usage, checksum: str) -> Annotations:
@@ -179,13 +185,15 @@ def _refuse_foreign(folder: Path) -> None:
     "Write only into a folder that is empty or holds our other record."
     ours = {n for u in USAGES.values() for n in [*u.file_names(), u.manifest]}
     strange = sorted(p.name for p in folder.iterdir() if p.name not in ours) if folder.is_dir() else []
-    if folder.exists() and not folder.is_dir(): raise DataError(f'{folder}: a file, not a folder; give another --mindrecord_dir')
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f'{folder}: a file, not a folder; give another --mindrecord_dir')
     if strange:
         raise DataError(f'{folder}: neither empty nor a record of ssd_nb (there is {strange[0]}); '
                         'give an empty folder as --mindrecord_dir')
     for usage in USAGES.values():
         if any((folder/n).exists() for n in usage.file_names()) and not (folder/usage.manifest).exists():
-            raise DataError(f'{folder}: MindRecord files without {usage.manifest}: not written by ssd_nb, or incomplete; {REMAKE}')
+            raise DataError(f'{folder}: MindRecord files without {usage.manifest}: '
+                            f'not written by ssd_nb, or incomplete; {REMAKE}')
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #finish
 def _finish(work: Path, folder: Path, usage: Usage) -> None:
@@ -232,7 +240,7 @@ def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is s
 def open_both(cfg: SSDConfig, # which data set
               evaluated: bool, # whether there is an evaluation
               cache: str | Path | None = None, # file that remembers the headers of images
-             ) -> tuple[SSDConfig, Dataset, Dataset | None]: # the configuration with its class names, split to learn from, split to evaluate on
+             ) -> tuple[SSDConfig, Dataset, Dataset | None]: # the configuration with class names, and the two splits
     "Both splits of a training, with one list of classes. Raises `DataError`."
     learnt = open_data(cfg, True, cache=cache)
     cfg = replace(cfg, classes=learnt.classes)

@@ -25,8 +25,8 @@ def tiny_boxes(boxes: np.ndarray, # [n, 4] x, y, width, height in pixels
     ends = boxes[:, :2] + boxes[:, 2:]
     if (boxes >= 0).all() and (ends <= 1.001).all():
         return f'all {len(boxes)} boxes lie between 0 and 1: are they fractions of the image?'
-    if (boxes[:, 2:] < 1).all(): return f'all {len(boxes)} boxes are smaller than a pixel: in which unit are they written?'
-    return ''
+    if (boxes[:, 2:] >= 1).any(): return ''
+    return f'all {len(boxes)} boxes are smaller than a pixel: in which unit are they written?'
 
 # %% ../../nbs/6_data/14_plausible.ipynb #p-4
 def equal_boxes(boxes: np.ndarray, # [n, 4] x, y, width, height in pixels
@@ -35,7 +35,8 @@ def equal_boxes(boxes: np.ndarray, # [n, 4] x, y, width, height in pixels
     "Whether all boxes have one size."
     if len(boxes) < least or np.ptp(boxes[:, 2:], axis=0).any(): return ''
     width, height = boxes[0, 2:]
-    return f'all {len(boxes)} boxes are {width:g} wide and {height:g} high: do they outline the objects, or mark points?'
+    return (f'all {len(boxes)} boxes are {width:g} wide and {height:g} high: '
+            'do they outline the objects, or mark points?')
 
 # %% ../../nbs/6_data/14_plausible.ipynb #p-8
 def one_class(data: Dataset, # its records are counted
@@ -54,6 +55,7 @@ def doubts(data: Dataset, # what can be used of a split
           ) -> Findings:
     "Warnings about a split as a whole."
     boxes, found = pixel_boxes(data), Findings()
-    for kind, message in (('tiny boxes', tiny_boxes(boxes)), ('equal boxes', equal_boxes(boxes)), ('one class', one_class(data))):
+    answers = {'tiny boxes': tiny_boxes(boxes), 'equal boxes': equal_boxes(boxes), 'one class': one_class(data)}
+    for kind, message in answers.items():
         if message: found.add(kind, source, message)
     return found

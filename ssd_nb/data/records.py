@@ -13,10 +13,12 @@ from ..config import SSDConfig
 from ..fields import nearest
 from .annotations import PLACE, Annotations
 from .findings import Finding, Findings, shorten
+from ..detection.coco_eval import Truth
 
 # %% auto #0
 __all__ = ['Record', 'Dataset', 'is_learnt', 'objects_of', 'chosen_classes', 'check_names', 'check_count', 'category_ids',
-           'make_record', 'by_image', 'class_labels', 'make_dataset', 'without']
+           'make_record', 'by_image', 'class_labels', 'without', 'flat_boxes', 'training_record', 'make_records',
+           'make_dataset']
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-005
 @dataclass(frozen=True, eq=False)
@@ -36,13 +38,10 @@ class Record:
         if self.difficult is None: object.__setattr__(self, 'difficult', np.zeros(len(self.labels), bool))
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-006
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    "The records of one split, and what an evaluation needs to know of them."
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(Truth):
+    "The records of one split, with the truth that an evaluation needs."
     records: tuple[Record, ...]
-    classes: tuple[str, ...] # without the background: label 1 is classes[0]
-    category_ids: tuple[int, ...] # id of each label in `ground_truth`
-    ground_truth: dict # COCO annotation format: images, annotations, categories
     findings: tuple[Finding, ...] = () # what the check of the annotations found
     names: tuple[str, ...] = () # every class that the split names, whether it is learnt or not
     folder: Path = Path() # the `file_name` of an image starts here
@@ -87,7 +86,8 @@ def check_names(names: Sequence[str], # that a split gives
     for name in chosen:
         close = nearest(name, strangers if not training else names)
         if name in names or name in known or not (training or close): continue
-        if names: findings.add('misspelt class', source, f'no class {name!r}{close}; --classes takes some of: {shorten(names, 20)}')
+        message = f'no class {name!r}{close}; --classes takes some of: {shorten(names, 20)}'
+        if names: findings.add('misspelt class', source, message)
     for name in strangers if known else ():
         findings.add('strange class', source, f'the training split has no class {name!r}{nearest(name, known)}')
 
@@ -102,9 +102,10 @@ def check_count(chosen: Sequence[str], # of `chosen_classes`
     count = len(chosen) + 1
     if not chosen or count == cfg.class_num: return
     remedy = f'give --class_num {count}'
-    if len(used) + 1 == cfg.class_num and not cfg.classes: remedy += f', or --classes "{list(used)}" for those that have objects'
+    if not cfg.classes and len(used) + 1 == cfg.class_num: remedy += f', or --classes "{list(used)}": those with objects'
     elif not cfg.classes: remedy += ', or name those that you want with --classes'
-    findings.add('class count', source, f'{count - 1} classes ({shorten(chosen)}) and the background, but class_num is {cfg.class_num}', remedy)
+    message = f'{count - 1} classes ({shorten(chosen)}) and the background, but class_num is {cfg.class_num}'
+    findings.add('class count', source, message, remedy)
 
 # %% ../../nbs/6_data/05_records.ipynb #ids
 def category_ids(names: Sequence[str], # classes in the order of their labels
@@ -161,7 +162,8 @@ def class_labels(notes: Annotations, # from `complete`
     used = [name for name, i in zip(chosen, labels) if i in objects]
     check_count(chosen, used, cfg, notes.source, findings)
     unused = [name for name in chosen if name not in used]
-    if unused: findings.add('unused class', notes.source, f'no object of {len(unused)} of {len(chosen)} classes: {shorten(unused, 10)}')
+    message = f'no object of {len(unused)} of {len(chosen)} classes: {shorten(unused, 10)}'
+    if unused: findings.add('unused class', notes.source, message)
     return chosen, labels
 
 # %% ../../nbs/6_data/05_records.ipynb #truth-of
@@ -175,27 +177,6 @@ def _ground_truth(notes: Annotations, classes: Sequence[str], labels: dict, ever
     categories = sorted(categories + others if everything else categories, key=lambda c: c['id'])
     return dict(info={}, images=images, annotations=objects, categories=categories)
 
-# %% ../../nbs/6_data/05_records.ipynb #cell-053
-def make_dataset(notes: Annotations, # from `complete`
-                 cfg: SSDConfig, # classes, protocol
-                 training: bool, # images to learn from have at least one object that is learnt
-                 findings: Findings, # grows
-                 known: Sequence[str] = (), # class names of the training split, for an evaluation split
-                ) -> Dataset:
-    "The records of a split."
-    classes, labels = class_labels(notes, cfg, training, findings, known)
-    truth = _ground_truth(notes, classes, labels, cfg.rules.all_categories)
-    groups, records = by_image([a for a in truth['annotations'] if a['category_id'] in labels]), []
-    for im in notes.truth['images']:
-        r = make_record(im, groups.get(im['id'], []), labels, notes.image(im), cfg.rules.whole_pixels)
-        learnt = is_learnt(r.crowd, r.difficult, cfg)
-        if not (learnt.any() if training else len(learnt)): findings.add('no objects', r.source, 'nothing to learn')
-        if learnt.any() or not training: records.append(without(r, ~learnt) if training else r)
-    if not records: findings.add('no image', notes.source, f'no image is left to {"learn from" if training else "evaluate"}')
-    names = tuple(c['name'] for c in sorted(notes.truth['categories'], key=lambda c: c['id']))
-    return Dataset(records=tuple(records), classes=tuple(classes), category_ids=tuple(labels), ground_truth=truth,
-                   findings=tuple(findings), names=names, folder=notes.folder)
-
 # %% ../../nbs/6_data/05_records.ipynb #without
 def without(record: Record, # one image
             left_out: np.ndarray, # [n] bool
@@ -203,3 +184,60 @@ def without(record: Record, # one image
     "A record without some of its objects."
     kept = {name: getattr(record, name)[~left_out] for name in ('boxes', 'labels', 'crowd', 'difficult')}
     return replace(record, **kept)
+
+# %% ../../nbs/6_data/05_records.ipynb #learning
+def flat_boxes(record: Record, # one image
+              ) -> np.ndarray: # [n] bool
+    "Which boxes have no area."
+    return (record.boxes[:, 2:] <= record.boxes[:, :2]).any(1)
+
+def training_record(record: Record, # one image with all its objects
+                    annotations: Sequence[dict], # of these objects
+                    cfg: SSDConfig, # the protocol decides
+                    findings: Findings, # grows
+                   ) -> Record | None: # None: nothing is left
+    "A record with what is learnt."
+    flat = flat_boxes(record)
+    drawn = np.array([min(a['bbox'][2:]) > 0 for a in annotations], bool) # else it has been noted
+    if (flat & drawn).any():
+        message = f'of {(flat & drawn).sum()} boxes nothing is left within the image and its pixels'
+        findings.add('no area', record.source, message)
+    learnt = is_learnt(record.crowd, record.difficult, cfg) & ~flat
+    if learnt.any(): return without(record, ~learnt)
+    findings.add('no objects', record.source, 'nothing to learn')
+    return None
+
+# %% ../../nbs/6_data/05_records.ipynb #cell-053
+def make_records(notes: Annotations, # from `complete`
+                 labels: dict, # category id -> label
+                 cfg: SSDConfig, # protocol
+                 training: bool, # images to learn from have at least one object that is learnt
+                 findings: Findings, # grows
+                ) -> list[Record]:
+    "The records of a split."
+    groups = by_image([a for a in notes.truth['annotations'] if a['category_id'] in labels])
+    records = []
+    for im in notes.truth['images']:
+        objects = groups.get(im['id'], [])
+        record = make_record(im, objects, labels, notes.image(im), cfg.rules.whole_pixels)
+        if training: record = training_record(record, objects, cfg, findings)
+        elif not objects: findings.add('no objects', record.source, 'nothing to find')
+        if record: records.append(record)
+    return records
+
+# %% ../../nbs/6_data/05_records.ipynb #cell-053b
+def make_dataset(notes: Annotations, # from `complete`
+                 cfg: SSDConfig, # classes, protocol
+                 training: bool, # the split to learn from, or the one to evaluate on
+                 findings: Findings, # grows
+                 known: Sequence[str] = (), # class names of the training split, for an evaluation split
+                ) -> Dataset:
+    "A split as everything else reads it."
+    classes, labels = class_labels(notes, cfg, training, findings, known)
+    records = make_records(notes, labels, cfg, training, findings)
+    purpose = 'learn from' if training else 'evaluate'
+    if not records: findings.add('no image', notes.source, f'no image is left to {purpose}')
+    names = [c['name'] for c in sorted(notes.truth['categories'], key=lambda c: c['id'])]
+    return Dataset(records=tuple(records), classes=tuple(classes), category_ids=tuple(labels), names=tuple(names),
+                   ground_truth=_ground_truth(notes, classes, labels, cfg.rules.all_categories),
+                   findings=tuple(findings), folder=notes.folder)

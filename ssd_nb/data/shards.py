@@ -24,7 +24,8 @@ from .records import by_image
 __all__ = ['SCHEMA', 'USAGES', 'HEADER', 'PAGE', 'annotation_rows', 'Usage', 'ShardImage', 'write_shards', 'find_images_in']
 
 # %% ../../nbs/6_data/12_shards.ipynb #cell-005
-SCHEMA = dict(img_id=dict(type='int32', shape=[1]), image=dict(type='bytes'), annotation=dict(type='int32', shape=[-1, 5]))
+SCHEMA = dict(img_id=dict(type='int32', shape=[1]), image=dict(type='bytes'),
+              annotation=dict(type='int32', shape=[-1, 5]))
 
 def annotation_rows(annotations: Sequence[dict], # of one image, completed, in COCO format
                     labels: dict, # category id -> label; others are left out
@@ -48,7 +49,8 @@ class Usage:
     @property
     def annotations(self) -> str: return f'{self.prefix}.annotations.json'
     def shard_names(self) -> list[str]: return [f'{self.prefix}{i}' for i in range(self.shards)]
-    def file_names(self) -> list[str]: return [n + end for n in self.shard_names() for end in ('', '.db')] + [self.annotations]
+    def file_names(self) -> list[str]:
+        return [name + end for name in self.shard_names() for end in ('', '.db')] + [self.annotations]
 
 # %% ../../nbs/6_data/12_shards.ipynb #cell-009
 USAGES = {True: Usage('ssd.mindrecord', 8), False: Usage('ssd_eval.mindrecord', 1)} # training or not
@@ -68,7 +70,8 @@ class ShardImage:
             f.seek(self.offset)
             data = f.read(self.length)
         if zlib.crc32(data) != self.checksum:
-            raise DataError(f'{self.shard}: damaged at byte {self.offset}; delete the folder, and the record is made again')
+            raise DataError(f'{self.shard}: damaged at byte {self.offset}; '
+                            'delete the folder, and the record is made again')
         return data
 
 # %% ../../nbs/6_data/12_shards.ipynb #cell-015
@@ -79,8 +82,8 @@ def _mindspore_writer(work: Path, usage: Usage) -> Any:
     patient_threads()
     try: from mindspore.mindrecord import FileWriter
     except ImportError as e:
-        raise DataError('--mindrecord_dir: only MindSpore writes MindRecord files; pip install "mindspore>=2.4" (needed for '
-                        'writing alone), or leave --mindrecord_dir out to use the images themselves') from e
+        raise DataError('--mindrecord_dir: only MindSpore writes MindRecord files; pip install "mindspore>=2.4" '
+                        '(needed for writing alone), or leave --mindrecord_dir out to use the images themselves') from e
     name = usage.prefix if usage.shards > 1 else usage.shard_names()[0]
     writer = FileWriter(str(work/name), usage.shards, overwrite=True)
     writer.set_header_size(HEADER)
@@ -98,8 +101,8 @@ def write_shards(work: Path, # an empty folder
     groups, images = by_image(notes.truth['annotations']), notes.truth['images']
     writer = _mindspore_writer(work, usage)
     def row(im: dict) -> dict:
-        annotation = annotation_rows(groups.get(im['id'], []), labels)
-        return dict(img_id=np.array([_int32(im['id'])], np.int32), image=image_bytes(notes.image(im)), annotation=annotation)
+        number, objects = np.array([_int32(im['id'])], np.int32), annotation_rows(groups.get(im['id'], []), labels)
+        return dict(img_id=number, image=image_bytes(notes.image(im)), annotation=objects)
     for start in tqdm(range(0, len(images), 32), usage.prefix, unit='x32 images', disable=None):
         writer.write_raw_data([row(im) for im in images[start:start + 32]])
     writer.commit()
@@ -113,7 +116,8 @@ def _int32(image_id: int) -> int:
 def _row_bounds(shard: Path) -> deque[tuple[int, int]]:
     "First and last byte of each row, from the index beside the shard."
     with contextlib.closing(sqlite3.connect(f'{shard}.db')) as db:
-        rows = db.execute('SELECT PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END FROM INDEXES ORDER BY ROW_ID').fetchall()
+        columns = 'PAGE_ID_BLOB, PAGE_OFFSET_BLOB, PAGE_OFFSET_BLOB_END'
+        rows = db.execute(f'SELECT {columns} FROM INDEXES ORDER BY ROW_ID').fetchall()
     return deque((HEADER + page*PAGE + first, HEADER + page*PAGE + last) for page, first, last in rows)
 
 # %% ../../nbs/6_data/12_shards.ipynb #cell-020
@@ -127,7 +131,8 @@ def find_images_in(shards: Sequence[Path], # in any order
         rows, places = [_row_bounds(s) for s in shards], []
         for data in images:
             k, offset = _next_place(data, maps, rows)
-            if k < 0: raise DataError(f'{shards[0]}: image number {len(places) + 1} was not written whole; is the disk full?')
+            if k < 0:
+                raise DataError(f'{shards[0]}: image number {len(places) + 1} was not written whole; is the disk full?')
             rows[k].popleft()
             places.append((shards[k].name, offset, len(data), zlib.crc32(data)))
     return places

@@ -81,7 +81,8 @@ def txt_paths(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_d
     anno_path, image_dir = cfg.val_anno_path if own else cfg.anno_path, cfg.image_dir
     if not training: image_dir = cfg.val_image_dir or image_dir
     if not anno_path: raise DataError('a TXT data set needs --anno_path, a file of rows: path x1,y1,x2,y2,class ...')
-    if not Path(anno_path).is_file(): raise DataError(f'{anno_path}: no such file; give --{"val_" if own else ""}anno_path')
+    if not Path(anno_path).is_file():
+        raise DataError(f'{anno_path}: no such file; give --{"val_" if own else ""}anno_path')
     return Path(anno_path), Path(image_dir) if image_dir else Path(anno_path).parent
 
 # %% ../../nbs/6_data/08_txt.ipynb #txt-rows

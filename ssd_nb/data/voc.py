@@ -12,33 +12,40 @@ from ..errors import DataError
 from ..fields import nearest
 from ..names import exists, find_file, is_hidden, listing
 from .annotations import PLACE, Annotations
-from .entries import stable_ids
-from .entries import plain_flag, plain_number, plain_text
+from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
 # %% auto #0
-__all__ = ['VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_text', 'voc_names', 'voc_entries', 'read_voc']
+__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_text', 'voc_names', 'voc_entries',
+           'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
+Content = tuple[dict, list[tuple[str, dict]]] # an image entry, and class and annotation of each object
+
 def parse_voc(data: bytes, # an XML file
               source: str, # its name, for messages
               findings: Findings, # grows
               published: bool = False, # read as the reference does
-             ) -> tuple[dict, list[tuple[str, dict]]] | None: # image entry, (class, annotation) of each object; None if unreadable
+             ) -> Content | None: # None if it cannot be read
     "What a VOC annotation file says. Never raises."
     try: root = ElementTree.fromstring(data)
     except (ElementTree.ParseError, ValueError, LookupError) as e: # the latter two: impossible encodings
         findings.add('unreadable annotation', source, f'not XML: {e}')
         return None
     if root.tag != 'annotation':
-        findings.add('unreadable annotation', source, f'a VOC file begins with <annotation>, this one with <{root.tag}>')
+        message = f'a VOC file begins with <annotation>, this one with <{root.tag}>'
+        findings.add('unreadable annotation', source, message)
         return None
     size = {side: root.findtext(f'size/{side}') for side in ('height', 'width')}
-    objects = [_voc_object(o, f'{source}: object {n}', findings, published) for n, o in enumerate(root.findall('object'), 1)]
-    return size | dict(file_name=root.findtext('filename')), [o for o in objects if o]
+    objects = []
+    for n, element in enumerate(root.findall('object'), 1):
+        one = _voc_object(element, f'{source}: object {n}', findings, published)
+        if one: objects.append(one)
+    return size | dict(file_name=root.findtext('filename')), objects
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-064
-def _voc_object(element: ElementTree.Element, where: str, findings: Findings, published: bool) -> tuple[str, dict] | None:
+def _voc_object(element: ElementTree.Element, where: str, findings: Findings,
+                published: bool) -> tuple[str, dict] | None:
     "Class and annotation of one object."
     name, difficult = plain_text(element.findtext('name')), element.findtext('difficult')
     corners = [element.findtext(f'bndbox/{corner}') for corner in ('xmin', 'ymin', 'xmax', 'ymax')]
@@ -79,7 +86,8 @@ def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
                ) -> tuple[Path, Path, Path | None]: # folder of images, folder of XML files, list of names (None: all)
     "Where a split is. Raises `DataError` where there is none."
     root, split = Path(cfg.voc_root), cfg.train_split if training else cfg.val_split
-    if not cfg.voc_root or not root.is_dir(): raise DataError(f'{cfg.voc_root or "voc_root"}: no such folder; give --voc_root')
+    if not cfg.voc_root or not root.is_dir():
+        raise DataError(f'{cfg.voc_root or "voc_root"}: no such folder; give --voc_root')
     if not (root/'ImageSets').is_dir(): return *_voc_base(root, training), None
     path = root/'ImageSets'/'Main'/f'{VOC_SPLITS.get(split, split)}.txt'
     if not path.is_file():
@@ -109,21 +117,24 @@ def voc_names(notes: Path, # folder of XML files
               path: Path | None, # list of names, None for all
              ) -> list[str]: # of XML files, without the suffix
     "The names in a split."
-    if path is None: return sorted(Path(n).stem for n in listing(notes).names if n.lower().endswith('.xml') and not is_hidden(n))
-    names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
-    return list(dict.fromkeys(names))
+    if path:
+        names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
+        return list(dict.fromkeys(names))
+    files = [name for name in listing(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
+    return sorted(Path(name).stem for name in files)
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-074
 def _voc_image(folder: Path, stem: str, written: str | None) -> str:
     "Name of the image that belongs to an XML file: by the file's own name, or as it is written in the file."
     for name in (f'{stem}.jpg', written or ''):
-        if name and (path := find_file(folder, name)): return path.name if path.parent == folder else str(path.relative_to(folder))
+        path = find_file(folder, name) if name else None
+        if path and path.is_relative_to(folder): return str(path.relative_to(folder))
     return f'{stem}.jpg'
 
 def voc_entries(cfg: SSDConfig, # voc_root, train_split, val_split, protocol
                 training: bool, # which split
                 findings: Findings, # grows
-               ) -> tuple[Path, list[tuple[dict, list[tuple[str, dict]]]]]: # folder of images; image entry and objects of each file
+               ) -> tuple[Path, list[Content]]: # folder of images, what each file says
     "What the XML files of a split say. Raises `DataError` where there is no split."
     folder, notes, path = voc_folders(cfg, training)
     entries = []

@@ -20,7 +20,7 @@ import cv2
 from ..errors import UserError
 
 # %% auto #0
-__all__ = ['LoaderError', 'function_of', 'work', 'Worker', 'Workers']
+__all__ = ['LoaderError', 'function_of', 'work', 'Worker', 'result_of', 'Workers']
 
 # %% ../../nbs/6_data/10_workers.ipynb #cell-025
 class LoaderError(UserError, RuntimeError):
@@ -69,8 +69,9 @@ class Worker:
             pickle.dump(message, self.process.stdin, pickle.HIGHEST_PROTOCOL)
             self.process.stdin.flush()
 
-    def submit(self, *task: Any) -> Future: # of what the function returns, or of an exception and the worker's traceback
-        "Ask for a task; the arguments are those of the function."
+    def submit(self, *task: Any, # arguments of the function
+              ) -> Future: # of what it returns, or of an exception and the worker's traceback
+        "Ask for a task."
         self._send(task)
         return self.reader.submit(pickle.load, self.process.stdout)
 
@@ -81,6 +82,22 @@ class Worker:
         self.reader.shutdown()
         with suppress(OSError): self.process.stdin.close()
         self.process.stdout.close()
+
+# %% ../../nbs/6_data/10_workers.ipynb #result
+def result_of(worker: Worker, # that was asked
+              future: Future, # of `submit`
+             ) -> Any:
+    "A result. Raises what the task raised, and `LoaderError` if the worker is dead."
+    try: result = future.result()
+    except (EOFError, pickle.UnpicklingError) as e:
+        status = worker.process.wait()
+        how = f'ended with status {status}'
+        if status < 0: how = f'was killed by signal {-status}, as happens when memory runs out'
+        raise LoaderError(f'a process that prepares batches {how}; give fewer --num_workers, '
+                          'or 0 to prepare them in this process') from e
+    if not isinstance(result, tuple): return result
+    error, where = result
+    raise error from LoaderError(f'in a process that prepares batches:\n{where}')
 
 # %% ../../nbs/6_data/10_workers.ipynb #cell-032
 class Workers:
@@ -95,30 +112,21 @@ class Workers:
            ) -> Iterator[Any]: # results in the order of the tasks
         "Do the tasks. Raises what a task raises, and `LoaderError` if a worker dies."
         if not self.count:
-            function = function_of(self.name, **self.fixed)
-            yield from (function(*task) for task in tasks)
+            yield from map(lambda task: function_of(self.name, **self.fixed)(*task), tasks)
             return
         while len(self.running) < self.count: self.running.append(Worker(self.name, **self.fixed))
         waiting = deque()
         for n, task in enumerate(tasks):
             worker = self.running[n % self.count]
             waiting.append((worker, worker.submit(*task)))
-            if len(waiting) > 2*self.count: yield self._result(*waiting.popleft())
-        while waiting: yield self._result(*waiting.popleft())
+            if len(waiting) > 2*self.count: yield self._next(waiting)
+        while waiting: yield self._next(waiting)
 
-    def _result(self, worker: Worker, future: Future) -> Any:
-        try: result = future.result()
-        except (EOFError, pickle.UnpicklingError) as e: raise self._death(worker) from e
-        if isinstance(result, tuple): raise result[0] from LoaderError(f'in a process that prepares batches:\n{result[1]}')
-        return result
-
-    def _death(self, worker: Worker) -> LoaderError:
-        "End the others; what to say of the one that is dead."
-        status = worker.process.wait()
-        self.close()
-        how = f'was killed by signal {-status}, as happens when memory runs out' if status < 0 else f'ended with status {status}'
-        return LoaderError(f'a process that prepares batches {how}; give fewer --num_workers, '
-                           'or 0 to prepare them in this process')
+    def _next(self, waiting: deque) -> Any:
+        try: return result_of(*waiting.popleft())
+        except LoaderError:
+            self.close() # another `run` begins anew
+            raise
 
     def close(self) -> None:
         "End the processes; another `run` would start new ones."

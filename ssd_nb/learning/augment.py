@@ -16,7 +16,7 @@ from ..networks.layers import NetworkConfig
 
 # %% auto #0
 __all__ = ['WHOLE', 'GREY', 'AugmentConfig', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
-           'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut', 'show_window', 'load_square', 'resize',
+           'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut_out', 'show_window', 'load_square', 'resize',
            'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas', 'mean_colour', 'augment']
 
 # %% ../../nbs/3_learning/05_augment.ipynb #augmentconfig
@@ -142,11 +142,11 @@ def to_cells(window: np.ndarray, # [4] yxyx in fractions of the image
     return cells.astype(int), k
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-046
-def cut(image: np.ndarray, # [H, W, 3] uint8
-        window: np.ndarray, # [4] yxyx in whole pixels of `image`; may reach beyond it
-        size: int, # side of the result
-        fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
-       ) -> np.ndarray: # [size, size, 3] uint8
+def cut_out(image: np.ndarray, # [H, W, 3] uint8
+            window: np.ndarray, # [4] yxyx in whole pixels of `image`; may reach beyond it
+            size: int, # side of the result
+            fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
+           ) -> np.ndarray: # [size, size, 3] uint8
     "What the window shows, stretched to a square (bilinear)."
     (y1, x1, y2, x2), (h, w) = window, image.shape[:2]
     part = image[max(y1, 0):y2, max(x1, 0):x2]
@@ -172,10 +172,10 @@ def show_window(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where t
                 fill: tuple[int, int, int] = (0, 0, 0), # colour of what lies outside the image
                ) -> np.ndarray: # [size, size, 3] uint8
     "The picture in a window. Raises `DataError` if a file holds an image of another size than `shape`."
-    if isinstance(image, np.ndarray): return cut(shrink(image, reduce), cells, size, fill)
+    if isinstance(image, np.ndarray): return cut_out(shrink(image, reduce), cells, size, fill)
     pixels = load_image(image, reduce)
     _check_size(image, pixels.shape[:2], reduce, shape)
-    return cut(pixels, cells, size, fill)
+    return cut_out(pixels, cells, size, fill)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-050
 def load_square(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where to read them

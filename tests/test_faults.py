@@ -1,0 +1,437 @@
+"Data as outside users bring them: what is plain is understood, what is not is named, and nothing ends in a traceback."
+import contextlib, io, json, random, re
+from dataclasses import replace
+from pathlib import Path
+import numpy as np
+import pytest
+from PIL import Image
+from ssd_nb.config import SSDConfig
+from ssd_nb.data import doctor, headers
+from ssd_nb.data.dataset import open_dataset, training_names
+
+from ssd_nb.data.loader import Loader
+from ssd_nb.data.mindrecord import open_both
+from ssd_nb.errors import DataError
+
+W, H = 80, 60
+NAMES = ('cat', 'dog')
+OBJECTS = {'a.jpg': [(10, 10, 50, 40, 1), (30, 20, 79, 59, 2)], 'b c.jpg': [(5, 5, 25, 30, 2)]} # x1, y1, x2, y2, class
+SMALL = SSDConfig.preset('tiny', dataset='coco', class_num=3, batch_size=1, num_workers=0)
+
+
+def draw(path: Path, size=(W, H), **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(len(path.name)).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).save(path, **options)
+
+
+def coco_lists() -> dict:
+    images = [dict(id=i, file_name=name, width=W, height=H) for i, name in enumerate(OBJECTS, 1)]
+    boxes = [(im['id'], box) for im in images for box in OBJECTS[im['file_name']]]
+    objects = [dict(id=k, image_id=i, category_id=c, bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1)*(y2 - y1), iscrowd=0)
+               for k, (i, (x1, y1, x2, y2, c)) in enumerate(boxes, 1)]
+    return dict(images=images, categories=[dict(id=c, name=n) for c, n in enumerate(NAMES, 1)], annotations=objects)
+
+
+def voc_xml(objects) -> str:
+    rows = [f'<object><name>{NAMES[c - 1]}</name><difficult>0</difficult><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin>'
+            f'<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>' for x1, y1, x2, y2, c in objects]
+    return f'<annotation><size><width>{W}</width><height>{H}</height></size>{"".join(rows)}</annotation>'
+
+
+def write_coco(root: Path) -> SSDConfig:
+    (root/'annotations').mkdir(parents=True)
+    for split in ('train', 'val'):
+        for name in OBJECTS: draw(root/split/name)
+        (root/'annotations'/f'instances_{split}.json').write_text(json.dumps(coco_lists()))
+    return replace(SMALL, coco_root=root)
+
+
+def write_voc(root: Path) -> SSDConfig:
+    for split in ('train', 'eval'):
+        for name, objects in OBJECTS.items():
+            draw(root/split/name)
+            (root/split/name).with_suffix('.xml').write_text(voc_xml(objects))
+    return replace(SMALL, dataset='voc', voc_root=root)
+
+
+def write_txt(root: Path) -> SSDConfig:
+    for name in OBJECTS: draw(root/name)
+    rows = [f'{name} ' + ' '.join(','.join(map(str, b)) for b in boxes) for name, boxes in OBJECTS.items()]
+    for split in ('train', 'val'): (root/f'{split}.txt').write_text('\n'.join(rows) + '\n')
+    return replace(SMALL, dataset='txt', anno_path=root/'train.txt', val_anno_path=root/'val.txt')
+
+
+def change(cfg: SSDConfig, edit, split='train') -> None:
+    "Edit the lists of a COCO split."
+    path = Path(cfg.coco_root)/'annotations'/f'instances_{split}.json'
+    lists = json.loads(path.read_text())
+    edit(lists)
+    path.write_text(json.dumps(lists))
+
+
+def checked(cfg: SSDConfig, splits=('train', 'val')) -> tuple[int, str]:
+    "Exit status and output of the doctor."
+    with contextlib.redirect_stdout(io.StringIO()) as out: status = doctor.check(cfg, splits)
+    return status, out.getvalue()
+
+
+def refusal(cfg: SSDConfig) -> str:
+    "Why a training does not begin; '' if it does."
+    try: open_both(cfg, evaluated=True)
+    except DataError as e: return str(e)
+    return ''
+
+
+def both_say(cfg: SSDConfig, *words: str) -> None:
+    "Doctor and training name the same fault, or find none."
+    status, out = checked(cfg)
+    why = refusal(cfg)
+    assert status == bool(words) == bool(why), out + why
+    for word in words: assert word in out and word in why, out + why
+
+
+# Classes are names
+
+def test_an_evaluation_split_is_matched_by_name(tmp_path):
+    cfg = write_coco(tmp_path)
+    def renumber(lists):
+        for c in lists['categories']: c['id'] = 3 - c['id']
+        for a in lists['annotations']: a['category_id'] = 3 - a['category_id']
+    expected = open_dataset(cfg, training=True)
+    change(cfg, renumber, 'val')
+    named, learnt, judged = open_both(cfg, evaluated=True)
+    assert named.classes == learnt.classes == judged.classes == NAMES and judged.category_ids == (2, 1)
+    for again in (judged, open_dataset(named, training=False)): # what eval does with a checkpoint's configuration
+        assert [r.labels.tolist() for r in again.records] == [r.labels.tolist() for r in expected.records]
+    both_say(cfg)
+
+
+def test_an_evaluation_split_may_lack_a_class_but_not_add_one(tmp_path):
+    cfg = write_coco(tmp_path)
+    def lack(lists):
+        lists['categories'] = [dict(id=1, name='dog')]
+        lists['annotations'] = [a | dict(category_id=1) for a in lists['annotations'] if a['category_id'] == 2]
+    change(cfg, lack, 'val')
+    both_say(cfg)
+    judged = open_both(cfg, evaluated=True)[2]
+    assert judged.classes == NAMES and len(set(judged.category_ids)) == 2 and {int(i) for r in judged.records for i in r.labels} == {2}
+    change(cfg, lambda lists: lists['categories'][0].update(name='dgo'), 'val')
+    both_say(cfg, 'strange class', "'dgo'", 'did you mean dog')
+    assert training_names(cfg) == NAMES and checked(cfg, ('val',))[0] == 1 # also when it is checked alone
+    change(cfg, lambda lists: lists['categories'][0].update(name='cat'), 'val')
+    assert checked(replace(cfg, class_num=2, classes=('dog',)))[0] == 0 # cat is left out on purpose, and known
+
+
+def test_voc_splits_have_the_classes_of_the_training_split(tmp_path):
+    cfg = write_voc(tmp_path)
+    path = tmp_path/'eval'/'a.xml'
+    path.write_text(path.read_text().replace('cat', 'dog'))
+    both_say(cfg)
+    assert open_dataset(cfg, training=False).classes == NAMES
+    path.write_text(path.read_text().replace('dog', 'ape'))
+    both_say(cfg, 'strange class', "'ape'")
+
+
+def test_class_names_with_commas(tmp_path):
+    cfg = write_coco(tmp_path)
+    for split in ('train', 'val'): change(cfg, lambda lists: lists['categories'][0].update(name='cat, black'), split)
+    both_say(cfg)
+    args = ['check', '--coco_root', str(tmp_path), '--train_split', 'train', '--val_split', 'val', '--class_num', '3',
+            '--picture', '', '--batch_size', '1', '--classes', "['cat, black', dog]"]
+    with contextlib.redirect_stdout(io.StringIO()) as out: assert doctor.main(args) == 0
+    assert 'unused class' not in out.getvalue()
+
+
+# Untyped JSON
+
+PLAIN = {
+    'crowd flags in quotation marks': lambda t: [a.update(iscrowd='0') for a in t['annotations']],
+    'crowd flags in words': lambda t: [a.update(iscrowd='false') for a in t['annotations']],
+    'no flags': lambda t: [a.update(iscrowd=None) for a in t['annotations']],
+    'area null': lambda t: [a.update(area=None) for a in t['annotations']],
+    'area in quotation marks': lambda t: [a.update(area=str(a['area'])) for a in t['annotations']],
+    'image ids in quotation marks on one side': lambda t: [a.update(image_id=str(a['image_id'])) for a in t['annotations']],
+    'category ids in quotation marks on the other': lambda t: [c.update(id=str(c['id'])) for c in t['categories']],
+    'ids as fractions': lambda t: [im.update(id=float(im['id'])) for im in t['images']],
+    'boxes in quotation marks': lambda t: [a.update(bbox=[str(v) for v in a['bbox']]) for a in t['annotations']],
+    'sizes in quotation marks': lambda t: [im.update(height=str(H), width=str(W)) for im in t['images']]}
+
+@pytest.mark.parametrize('edit', PLAIN.values(), ids=PLAIN)
+def test_what_is_plain_is_understood(tmp_path, edit):
+    cfg = write_coco(tmp_path)
+    expected = open_dataset(cfg, training=True)
+    change(cfg, edit)
+    data = open_dataset(cfg, training=True)
+    assert data.ground_truth == expected.ground_truth and not [f for f in data.findings if f.severity != 'note']
+    for r, s in zip(data.records, expected.records, strict=True): assert np.array_equal(r.boxes, s.boxes) and np.array_equal(r.labels, s.labels)
+    both_say(cfg)
+
+
+NAMED = {
+    'a flag that is none': (lambda t: t['annotations'][0].update(iscrowd='maybe'), "iscrowd is 'maybe'"),
+    'a flag of two': (lambda t: t['annotations'][0].update(iscrowd=2), 'iscrowd is 2'),
+    'a list as a flag': (lambda t: t['annotations'][0].update(iscrowd=[0]), 'iscrowd is [0]'),
+    'half a character': (lambda t: t['categories'][0].update(name='\ud800'), 'an id and a name'),
+    'a zero byte': (lambda t: t['images'][0].update(file_name='a\0.jpg'), 'an id and a file_name'),
+    'no category': (lambda t: t.update(categories=[]), 'no class can be read'),
+    'no image': (lambda t: t.update(images=[], annotations=[]), 'no image is left'),
+    'a box of objects': (lambda t: t['annotations'][0].update(bbox=[{}, [], None, 'x']), 'four numbers')}
+
+@pytest.mark.parametrize('edit, words', NAMED.values(), ids=NAMED)
+def test_what_is_not_is_named(tmp_path, edit, words):
+    cfg = write_coco(tmp_path)
+    change(cfg, edit)
+    both_say(cfg, words)
+
+
+def test_an_area_that_is_none_is_computed(tmp_path):
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: [a.update(area=v) for a, v in zip(t['annotations'], ('large', -3, float('nan')))])
+    data = open_dataset(cfg, training=True)
+    assert [f.kind for f in data.findings] == ['odd area']*3
+    assert [a['area'] for a in data.ground_truth['annotations']] == [a['bbox'][2]*a['bbox'][3] for a in coco_lists()['annotations']]
+    both_say(cfg)
+
+
+def test_ids_beyond_64_bits(tmp_path):
+    cfg, huge = write_coco(tmp_path), 2**80
+    def enlarge(lists):
+        for im in lists['images']: im['id'] += huge
+        for a in lists['annotations']: a.update(image_id=a['image_id'] + huge, id=a['id'] + huge)
+    for split in ('train', 'val'): change(cfg, enlarge, split)
+    data = open_dataset(cfg, training=False)
+    assert all(0 < r.image_id < 2**31 for r in data.records) and [a['id'] for a in data.ground_truth['annotations']] == [1, 2, 3]
+    assert len(next(Loader(data, cfg, training=False).epoch()).image_ids) == 1
+    both_say(cfg)
+
+
+def test_nothing_but_checked_entries_reaches_an_evaluation(tmp_path):
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: (t.update(info=7), t['images'][0].update(date={}), t['annotations'][0].update(segmentation='x', keypoints=[])))
+    truth = open_dataset(cfg, training=False).ground_truth
+    assert truth['info'] == {} and set(truth['images'][0]) == {'id', 'file_name', 'height', 'width'}
+    assert set(truth['annotations'][0]) == {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'difficult'}
+
+
+def test_boxes_that_lose_their_area(tmp_path):
+    "Cut at the edge or rounded to whole pixels."
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: t['annotations'][0].update(bbox=[-.9, 10, .5, 20])) # less than a pixel of overhang is forgiven
+    both_say(cfg, 'no area', 'nothing is left')
+    reference = replace(cfg, protocol='reference')
+    change(cfg, lambda t: t['annotations'][0].update(bbox=[10.1, 10, .3, 20]))
+    both_say(cfg)
+    both_say(reference)
+    for wanted, count in ((cfg, 3), (reference, 2)):
+        data = open_dataset(wanted, training=True)
+        assert sum(b.num_matched[0] > 0 for b in Loader(data, wanted, training=True).epoch(0)) == 2
+        assert sum(len(r.labels) for r in data.records) == count
+
+
+# Nothing hides anything
+
+def test_no_class_hides_no_other_finding(tmp_path):
+    cfg = write_coco(tmp_path)
+    (tmp_path/'train'/'a.jpg').write_bytes(b'no image')
+    change(cfg, lambda t: (t.update(categories=[]), t['images'][1].update(file_name='z.jpg')))
+    both_say(cfg, 'no class can be read', 'unreadable image', 'missing image')
+    cfg = write_voc(tmp_path/'voc')
+    for path in (tmp_path/'voc').glob('*/*.xml'): path.write_text('<annotation>')
+    both_say(cfg, 'no class can be read', 'unreadable annotation')
+
+
+# Headers
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6 # by a quarter
+
+def test_headers_are_read_before_training_and_remembered(tmp_path, monkeypatch):
+    cfg, cache = write_coco(tmp_path/'data'), tmp_path/'run'/'headers.json'
+    read, look = [], headers.read_header
+    monkeypatch.setattr(headers, 'read_header', lambda path: read.append(path.name) or look(path))
+    open_both(cfg, evaluated=True, cache=cache)
+    assert sorted(read) == sorted([*OBJECTS]*2) and cache.exists()
+    read.clear()
+    open_both(cfg, evaluated=True, cache=cache)
+    assert read == []
+    draw(tmp_path/'data'/'train'/'a.jpg', size=(W, H + 10))
+    with pytest.raises(DataError, match='80 wide and 70 high'): open_both(cfg, evaluated=True, cache=cache)
+    assert read == ['a.jpg']
+
+
+@pytest.mark.parametrize('spoil, words', [
+    (lambda path: path.write_bytes(path.read_bytes()[:-300]), 'cut off'),
+    (lambda path: path.write_bytes(b''), 'unreadable image'),
+    (lambda path: draw(path, size=(H, W)), 'width and height are exchanged'),
+    (lambda path: draw(path, exif=TURNED), 'EXIF')], ids=['torn', 'empty', 'exchanged', 'turned'])
+def test_a_bad_image_is_found_before_training_and_can_be_skipped(tmp_path, spoil, words):
+    cfg = write_coco(tmp_path)
+    spoil(tmp_path/'train'/'a.jpg')
+    both_say(cfg, words)
+    skipping = replace(cfg, on_bad_data='skip')
+    data = open_both(skipping, evaluated=True)[1]
+    assert [r.image.name for r in data.records] == ['b c.jpg'] and sum(words in str(f) for f in data.findings) == 1
+    assert len(list(Loader(data, skipping, training=True).epoch(0))) == 1
+    status, out = checked(skipping)
+    assert status == 0 and words in out
+
+
+# Plausibility
+
+@pytest.mark.parametrize('edit, words', [
+    (lambda t: [a.update(bbox=[v/100 for v in a['bbox']]) for a in t['annotations']], 'fractions of the image'),
+    (lambda t: [im.update(height=W, width=H) for im in t['images']], 'exchanged')], ids=['fractions', 'exchanged'])
+def test_likely_causes(tmp_path, edit, words):
+    cfg = write_coco(tmp_path)
+    change(cfg, edit)
+    assert words in checked(cfg)[1]
+
+
+def test_likely_causes_of_many_boxes(tmp_path):
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: t.update(annotations=[dict(id=k + 1, image_id=1, category_id=1, bbox=[k, 5, 10, 10]) for k in range(60)]))
+    out = checked(cfg)[1]
+    assert 'equal boxes' in out and '10 wide and 10 high' in out and "60 of 60 objects are of the class 'cat'" in out
+    boxes = [dict(id=k + 1, image_id=1, category_id=1, bbox=[10, 50 + k, 10, 20]) for k in range(9)] # y before x
+    change(cfg, lambda t: t.update(annotations=boxes))
+    assert 'swapped axes' in checked(cfg)[1]
+
+
+# File names
+
+@pytest.mark.parametrize('name', ['A.JPG', './a.jpg', '.\\a.jpg', '%61.jpg', 'a.png', 'sub\\..\\a.jpg'])
+def test_names_of_other_computers(tmp_path, name):
+    cfg = write_coco(tmp_path)
+    (tmp_path/'train'/'sub').mkdir()
+    change(cfg, lambda t: t['images'][0].update(file_name=name))
+    assert open_dataset(cfg, training=True).records[0].image.samefile(tmp_path/'train'/'a.jpg')
+    both_say(cfg)
+
+
+def test_a_missing_file_with_a_near_name(tmp_path):
+    cfg = write_coco(tmp_path)
+    change(cfg, lambda t: t['images'][1].update(file_name='bc.jpg'))
+    both_say(cfg, 'missing image', 'did you mean b c.jpg')
+    (tmp_path/'train'/'b c.jpg').rename(tmp_path/'bc.jpg')
+    both_say(cfg, f'there is {tmp_path}/bc.jpg')
+
+
+def test_files_of_the_operating_system_are_passed_over(tmp_path):
+    cfg = write_voc(tmp_path)
+    for split in ('train', 'eval'):
+        for name in ('._a.xml', '._a.jpg', '.DS_Store', 'Thumbs.db'): (tmp_path/split/name).write_bytes(b'\0\5\x16\7')
+    both_say(cfg)
+    assert not open_dataset(cfg, training=True).findings
+
+
+def test_marks_in_voc_lists(tmp_path):
+    for name in ('ImageSets/Main', 'Annotations'): (tmp_path/name).mkdir(parents=True)
+    for name, objects in OBJECTS.items():
+        draw(tmp_path/'JPEGImages'/name)
+        (tmp_path/'Annotations'/name).with_suffix('.xml').write_text(voc_xml(objects))
+    for split in ('trainval', 'test'): (tmp_path/'ImageSets'/'Main'/f'{split}.txt').write_text('a  1\nb c -1\n')
+    cfg = SSDConfig(dataset='voc', voc_root=tmp_path, class_num=3, batch_size=1)
+    assert len(open_dataset(cfg, training=True).records) == 2
+    both_say(cfg)
+
+
+# Any damage at all
+
+VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg', '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
+
+def places(tree) -> list:
+    "Every list or dictionary of a tree with every key of it."
+    keys = list(tree) if isinstance(tree, dict) else range(len(tree)) if isinstance(tree, list) else ()
+    return [(tree, k) for k in keys] + [place for k in keys for place in places(tree[k])]
+
+
+def mutate_json(text: str, rng: random.Random) -> str:
+    if rng.random() < .08: return text[:rng.randrange(len(text))]
+    tree = json.loads(text)
+    for _ in range(rng.randrange(1, 3)):
+        tree, at = tree, places(tree)
+        if not at: break
+        node, key = rng.choice(at)
+        action = rng.random()
+        if action < .2: del node[key]
+        elif action < .3 and isinstance(node, list): node.append(node[key])
+        elif action < .5 and isinstance(node[key], (int, float)): node[key] = rng.choice((str(node[key]), node[key]*100, -node[key], node[key] + .5))
+        else: node[key] = rng.choice(VALUES)
+    return json.dumps(tree)
+
+
+def mutate_text(text: str, rng: random.Random) -> str:
+    "A piece cut out, doubled or replaced, or the rest cut off."
+    pieces = re.findall(r'<[^>]*>|[^<>\s,]+|[\s,]+', text)
+    k, action = rng.randrange(len(pieces)), rng.random()
+    if action < .15: return text[:rng.randrange(len(text))]
+    if action < .4: pieces[k] = ''
+    elif action < .5: pieces[k] *= 2
+    else: pieces[k] = rng.choice(('-5', '1e9', 'nan', 'dog', 'dgo', '0', '3', '1.5', ' ', '<', '&x;', '\0', 'é', '"1"', '9'*30))
+    return ''.join(pieces)
+
+
+def mutate_file(path: Path, rng: random.Random) -> None:
+    "One random fault in a file of a data set."
+    if path.suffix == '.jpg':
+        action = rng.random()
+        if action < .3: path.unlink()
+        elif action < .6: path.write_bytes(path.read_bytes()[:rng.randrange(1, 2000)])
+        elif action < .8: path.rename(path.with_name(path.name.upper()))
+        else: draw(path, size=(H, W))
+        return
+    text = path.read_text(encoding='utf-8')
+    changed = mutate_json(text, rng) if path.suffix == '.json' else mutate_text(text, rng)
+    path.write_bytes(changed.encode('utf-8', 'surrogatepass'))
+
+
+@pytest.mark.parametrize('write', [write_coco, write_voc, write_txt])
+def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, write):
+    cfg = write(tmp_path)
+    good = {p: p.read_bytes() for p in sorted(tmp_path.rglob('*')) if p.is_file()}
+    notes = [p for p in good if p.suffix != '.jpg']
+    rng, ends = random.Random(write.__name__), []
+    for number in range(200):
+        target = rng.choice(notes if rng.random() < .85 else list(good))
+        mutate_file(target, rng)
+        wanted = replace(cfg, on_bad_data=rng.choice(('error', 'error', 'skip', 'clip')))
+        status, out = checked(wanted)
+        why = refusal(wanted)
+        assert status == bool(why), f'mutation {number} of {target}: {target.read_bytes()[:3000] if target.exists() else "gone"}\n{out}\n{why}'
+        ends.append(status)
+        for path in tmp_path.rglob('*.[jJ][pP][gG]'): path.unlink()
+        for path, data in good.items(): path.write_bytes(data)
+    assert 20 < sum(ends) < 190 # both ends are met
+
+
+# The collected inputs
+
+@pytest.fixture
+def faults(sample_data):
+    "`faults(name, **values)`: configuration of one of the collected inputs."
+    root = sample_data('faults')
+    def find(name: str, **values) -> SSDConfig:
+        folder = root/name
+        if not folder.is_dir(): pytest.skip(f'no input {name} in {root}')
+        voc = not (folder/'annotations').is_dir() and name != 'roboflow'
+        where = dict(dataset='voc', voc_root=folder) if voc else dict(coco_root=folder)
+        return replace(SMALL, **where, **values)
+    return find
+
+
+@pytest.mark.parametrize('name, values', [
+    ('area_null', {}), ('iscrowd_string0', {}), ('backslash_names', {}), ('urlencoded', {}), ('dollar_class_names', {}), ('normalised_boxes', {}),
+    ('val_fewer_classes', dict(class_num=4)), ('cjk_names', dict(class_num=4)), ('mac_dot_underscore', dict(class_num=2)),
+    ('doctor_no_class_voc_flags', dict(train_split='trainval', val_split='test')),
+    ('roboflow', dict(val_split='valid', classes=('bolt', 'nut')))])
+def test_collected_inputs_that_are_understood(faults, name, values): both_say(faults(name, **values))
+
+
+@pytest.mark.parametrize('name, words', [
+    ('truncated_not_skipped', ('unreadable image', 'cut off')), ('exif_raw_size', ('wrong size', 'EXIF')),
+    ('wrong_size_mid_training', ('wrong size', 'width and height are exchanged'))])
+def test_collected_inputs_that_are_named(faults, name, words):
+    cfg = faults(name)
+    both_say(cfg, *words)
+    if name != 'wrong_size_mid_training': assert not refusal(replace(cfg, on_bad_data='skip'))
