@@ -18,6 +18,7 @@ setup(
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '', long_description_content_type='text/markdown',
     packages=find_packages(include=['ssd_nb', 'ssd_nb.*']), python_requires=f'>={cfg["min_python"]},<3.13',
     install_requires=listed('requirements'), extras_require=extras, zip_safe=False,
-    entry_points={'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
+    entry_points={'console_scripts': listed('console_scripts'),
+                  'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
     classifiers=['License :: OSI Approved :: Apache Software License', 'Natural Language :: English', 'Programming Language :: Python :: 3'],
 )

@@ -21,12 +21,14 @@ free_folder() {
     echo "$folder"
 }
 
-# DEVICE_TARGET in the words of the framework.
+# DEVICE_TARGET in the words of the framework; it fails where the framework has no such device.
 device() {
     case $BACKEND-$DEVICE_TARGET in
         torch-CPU) echo cpu ;;
         torch-GPU) echo cuda ;;
-        torch-*) echo "error: PyTorch runs on DEVICE_TARGET GPU or CPU, not $DEVICE_TARGET" >&2; echo "$DEVICE_TARGET" ;;
+        torch-*)
+            echo "error: PyTorch runs on DEVICE_TARGET GPU or CPU, not $DEVICE_TARGET" >&2
+            return 1 ;;
         *) echo "$DEVICE_TARGET" ;;
     esac
 }

@@ -13,9 +13,12 @@ def readme() -> str:
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
-    return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text.strip()) + '\n' # links are relative to nbs/ there, to the top here
+    # links are relative to nbs/ there, to the top here
+    return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text.strip()) + '\n'
 
 if __name__ == '__main__':
     path = root/'README.md'
-    if '--check' in sys.argv: sys.exit(0 if path.exists() and path.read_text(encoding='utf-8') == readme() else 'README.md is not in step with nbs/index.ipynb: make readme')
+    if '--check' in sys.argv:
+        same = path.exists() and path.read_text(encoding='utf-8') == readme()
+        sys.exit(0 if same else 'README.md is not in step with nbs/index.ipynb: make readme')
     path.write_text(readme(), encoding='utf-8')

@@ -21,9 +21,9 @@ def measure(variant: str, preset: str, batch_size: int, steps: int) -> None:
     from ssd_nb.backends.session import make_session
     from ssd_nb.config import SSDConfig
     if variant == 'one-hot':
-        from ssd_nb.backends import mindspore
-        globals().update(ms=mindspore.ms, ops=mindspore.ops) # imported only here: torch may be all there is
-        mindspore.multibox_loss = one_hot_loss
+        from ssd_nb.backends import mindspore_step
+        globals().update(ms=mindspore_step.ms, ops=mindspore_step.ops) # imported only here: torch may be all there is
+        mindspore_step.mindspore_loss = one_hot_loss
     cfg = SSDConfig.preset(preset)
     batch, times = random_batch(cfg, batch_size), []
     session = make_session('torch' if variant == 'torch' else 'mindspore', cfg, device='cpu')

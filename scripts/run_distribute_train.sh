@@ -11,8 +11,9 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh script`
 set -euo pipefail
 
+arguments="DEVICE_NUM EPOCH_SIZE LR DATASET RANK_TABLE_FILE [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]"
 if [ $# -ne 5 ] && [ $# -ne 7 ]; then
-    echo "usage: bash run_distribute_train.sh DEVICE_NUM EPOCH_SIZE LR DATASET RANK_TABLE_FILE [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]" >&2
+    echo "usage: bash run_distribute_train.sh $arguments" >&2
     exit 1
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

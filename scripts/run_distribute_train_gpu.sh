@@ -9,8 +9,9 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh script`
 set -euo pipefail
 
+arguments="DEVICE_NUM EPOCH_SIZE LR DATASET [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]"
 if [ $# -ne 4 ] && [ $# -ne 6 ]; then
-    echo "usage: bash run_distribute_train_gpu.sh DEVICE_NUM EPOCH_SIZE LR DATASET [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]" >&2
+    echo "usage: bash run_distribute_train_gpu.sh $arguments" >&2
     exit 1
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -23,11 +23,12 @@ if [ ! -e "$2" ]; then
 fi
 checkpoint=$(realpath "$2")
 export DEVICE_ID=$3 CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-$3}
+target=$(device)
 folder=$(free_folder "eval$3")
 echo "evaluating with $BACKEND on $DEVICE_TARGET; results and log are written to $folder"
 read -r -a more <<< "${ARGS:-}"
 status=0
-"$PYTHON" -m ssd_nb.eval --backend "$BACKEND" --device "$(device)" --dataset "$1" --checkpoint_path "$checkpoint" "${more[@]}" \
-    --output_dir "$folder/results" > "$folder/log.txt" 2>&1 || status=$?
+"$PYTHON" -m ssd_nb.eval --backend "$BACKEND" --device "$target" --dataset "$1" --checkpoint_path "$checkpoint" \
+    "${more[@]}" --output_dir "$folder/results" > "$folder/log.txt" 2>&1 || status=$?
 tail -n 16 "$folder/log.txt"
 exit "$status"

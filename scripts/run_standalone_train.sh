@@ -9,8 +9,9 @@
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # called as `sh script`
 set -euo pipefail
 
+arguments="EPOCH_SIZE LR DATASET DEVICE_ID [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]"
 if [ $# -ne 4 ] && [ $# -ne 6 ]; then
-    echo "usage: bash run_standalone_train.sh EPOCH_SIZE LR DATASET DEVICE_ID [PRE_TRAINED PRE_TRAINED_EPOCH_SIZE]" >&2
+    echo "usage: bash run_standalone_train.sh $arguments" >&2
     exit 1
 fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)

@@ -16,12 +16,14 @@ if [ $# -eq 7 ]; then
     fi
     pre=(--pre_trained "$(realpath "$6")" --pre_trained_epoch_size "$7")
 fi
+target=$(device)
 folder=$(free_folder "$stem")
 echo "training on $count x $DEVICE_TARGET with $BACKEND; results and log are written to $folder"
 read -r -a more <<< "${ARGS:-}"
 set +e
-"$PYTHON" -m ssd_nb.train --backend "$BACKEND" --device "$(device)" --device_num "$count" --epoch_size "$epochs" --lr "$lr" \
-    --dataset "$dataset" "${pre[@]}" "${more[@]}" --output_dir "$folder/run" > "$folder/log.txt" 2>&1 &
+"$PYTHON" -m ssd_nb.train --backend "$BACKEND" --device "$target" --device_num "$count" \
+    --epoch_size "$epochs" --lr "$lr" --dataset "$dataset" "${pre[@]}" "${more[@]}" \
+    --output_dir "$folder/run" > "$folder/log.txt" 2>&1 &
 child=$!
 trap 'kill -TERM "$child" 2> /dev/null' TERM INT
 wait "$child"

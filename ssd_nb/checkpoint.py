@@ -10,16 +10,33 @@ from typing import Any, Sequence
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from .networks.layers import parameters
-from .backends.session import MOMENTUM, StateError, check_state
+from .backends.session import StateError, check_state
+from .backends.reference import canonical, from_reference, to_reference
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
 from .errors import CheckpointError, ConfigError, plain_errors
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FORMAT', 'ASIDE', 'MOMENTS', 'save', 'load', 'canonical', 'from_reference', 'to_reference', 'load_ckpt',
-           'find_checkpoint', 'convert', 'listing', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing',
+           'main']
+
+# %% ../nbs/7_frameworks/08_checkpoint.ipynb #looks-like
+FIRST_BYTES = { # of files that are taken for checkpoints: what they are
+    b'PK\x03\x04': 'a zip archive, such as the .pth files of torch.save',
+    b'\x80': 'a pickle, such as the .pth files of old versions of torch.save',
+    b'\x89HDF': 'an HDF5 file, such as the .h5 files of Keras'}
+
+def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
+               why: Exception, # what its reader says
+              ) -> str: # the end of a sentence
+    "What a file seems to be, and what is accepted instead."
+    try:
+        with open(path, 'rb') as f: start = f.read(8)
+    except OSError: start = b'' # the reader has said why
+    kind = next((kind for first, kind in FIRST_BYTES.items() if start.startswith(first)), '')
+    what = f'this is {kind}' if kind else f'not a readable safetensors file ({why})'
+    return f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files"
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint
@@ -32,56 +49,33 @@ def save(path: str | Path, # file to write; *.safetensors
     "Write a checkpoint; an existing file is replaced only when the new one is whole."
     check_state(state, cfg)
     header = dict(format=FORMAT, config=to_yaml(cfg), meta=json.dumps(meta))
-    with replacing(path) as beside: save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, beside, metadata=header)
+    arrays = {name: np.ascontiguousarray(value) for name, value in state.items()}
+    with replacing(path) as beside: save_file(arrays, beside, metadata=header)
 
+def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]: # arrays, header
+    "What a safetensors file of this library holds."
+    try:
+        with safe_open(path, framework='numpy') as f:
+            header, state = f.metadata() or {}, {name: f.get_tensor(name) for name in f.keys()}
+    except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
+    except (SafetensorError, OSError) as e:
+        raise CheckpointError(f'{path}: {looks_like(path, e)}') from e
+    if header.get('format') != FORMAT:
+        raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
+    return state, header
+
+# %% ../nbs/7_frameworks/08_checkpoint.ipynb #load
 def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the reference's
         ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, what was remembered
     "Read a checkpoint. Raises `CheckpointError` naming the file and what is wrong with it."
     if Path(path).suffix == '.ckpt': return load_ckpt(path)
     if Path(path).is_dir(): path = Path(path)/'last.safetensors' # a run folder
-    try:
-        with safe_open(path, framework='numpy') as f:
-            header, state = f.metadata() or {}, {k: f.get_tensor(k) for k in f.keys()}
-    except FileNotFoundError as e: raise CheckpointError(f'{path}: no such checkpoint') from e
-    except (SafetensorError, OSError) as e: raise CheckpointError(f'{path}: not a readable safetensors file ({e})') from e
-    if header.get('format') != FORMAT: raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
+    state, header = _contents(path)
     try: cfg = make_config(parse_yaml(header['config'], f'{path}'), source=f'{path}')
     except ConfigError as e: raise CheckpointError(f'{path}: its configuration cannot be used: {e}') from e
     try: check_state(state, cfg)
     except StateError as e: raise CheckpointError(f'{path}: {e}') from e
     return state, cfg, json.loads(header['meta'])
-
-# %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-019
-ASIDE = {'momentum', 'learning_rate', 'global_step', 'epoch_num', 'step_num', 'current_iterator_step', 'last_overflow_iterator_step', 'scale_sense', 'loss_scale', 'weight_decay'}
-MOMENTS = 'moments.' # the reference's prefix of momentum
-
-def canonical(name: str) -> str: # without the leading 'network.'
-    "A reference name without the wrappers it was saved in."
-    if name.startswith(MOMENTS): return MOMENTS + canonical(name[len(MOMENTS):])
-    return canonical(name[len('network.'):]) if name.startswith('network.') else name
-
-def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
-                   cfg: SSDConfig, # of the network
-                  ) -> dict[str, np.ndarray]: # a state, float32, under canonical names
-    "The state in a reference checkpoint. Raises `CheckpointError` listing all that does not fit."
-    known = {p.reference: p for p in parameters(cfg)}
-    ours = {r: p.name for r, p in known.items()} | {MOMENTS + r: MOMENTUM + p.name for r, p in known.items() if p.trainable}
-    shapes = {r: known[r.removeprefix(MOMENTS)].shape for r in ours}
-    found = {canonical(n): a for n, a in arrays.items() if canonical(n) not in ASIDE}
-    wrong = [f'missing {r} {list(p.shape)}' for r, p in known.items() if r not in found]
-    wrong += [f'unknown {r} {list(a.shape)}' for r, a in found.items() if r not in ours]
-    wrong += [f'{r} is {list(a.shape)}, not {list(shapes[r])}' for r, a in found.items() if r in ours and a.shape != tuple(shapes[r])]
-    if wrong: raise CheckpointError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
-    return {ours[r]: found[r].astype(np.float32) for r in ours if r in found}
-
-def to_reference(state: dict[str, np.ndarray], # of a session
-                 cfg: SSDConfig, # of the network
-                ) -> dict[str, np.ndarray]: # by the reference's names
-    "A state under the names of a reference checkpoint; momentum, if there is any, as `moments`."
-    check_state(state, cfg)
-    theirs = {p.name: f'network.{p.reference}' for p in parameters(cfg)}
-    theirs |= {MOMENTUM + n: MOMENTS + r for n, r in theirs.items()}
-    return {r: np.asarray(state[n], np.float32) for n, r in theirs.items() if n in state} # in the order of the table
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-024
 def load_ckpt(path: str | Path, # a reference checkpoint
@@ -100,7 +94,8 @@ def load_ckpt(path: str | Path, # a reference checkpoint
 def find_checkpoint(path: str | Path, # a file, or a run folder
                    ) -> Path:
     "The checkpoint meant by a flag: the file itself, or the last one of a run."
-    if not str(path): raise ConfigError('checkpoint_path: which checkpoint? give --checkpoint_path FILE or a run folder')
+    if not str(path):
+        raise ConfigError('checkpoint_path: which checkpoint? give --checkpoint_path FILE or a run folder')
     found = Path(path)/'last.safetensors' if Path(path).is_dir() else Path(path)
     if not found.exists(): raise CheckpointError(f'{found}: no such checkpoint')
     return found
@@ -112,7 +107,8 @@ def convert(source: str | Path, # .ckpt or .safetensors
            ) -> None:
     "Turn one kind of checkpoint into the other."
     kinds = Path(source).suffix, Path(target).suffix
-    if not set(kinds) <= {'.ckpt', '.safetensors'}: raise CheckpointError(f'{source}, {target}: checkpoints end in .ckpt or .safetensors')
+    if not set(kinds) <= {'.ckpt', '.safetensors'}:
+        raise CheckpointError(f'{source}, {target}: checkpoints end in .ckpt or .safetensors')
     state, cfg, meta = load_ckpt(source, cfg) if kinds[0] == '.ckpt' else load(source)
     if kinds[1] == '.ckpt': write_ckpt(target, to_reference(state, cfg))
     else: save(target, state, cfg, **meta)
@@ -123,19 +119,23 @@ def listing(path: str | Path, # .ckpt or .safetensors
     if Path(path).suffix == '.ckpt': arrays = read_ckpt(path)
     else: arrays = load(path)[0]
     lines = [f'{name:70} {str(list(a.shape)):20} {a.dtype}' for name, a in arrays.items()]
-    return '\n'.join([*lines, f'{len(arrays)} arrays, {sum(a.size for a in arrays.values()):,} numbers, {sum(a.nbytes for a in arrays.values())/1e6:.1f} MB'])
+    numbers, size = sum(a.size for a in arrays.values()), sum(a.nbytes for a in arrays.values())/1e6
+    return '\n'.join([*lines, f'{len(arrays)} arrays, {numbers:,} numbers, {size:.1f} MB'])
 
 # %% ../nbs/7_frameworks/08_checkpoint.ipynb #cell-028
+PURPOSE = '''convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.
+A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.'''
+
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.checkpoint`."
-    parser = make_parser('python -m ssd_nb.checkpoint', 'convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.\n'
-                         'A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.')
+    parser = make_parser('python -m ssd_nb.checkpoint', PURPOSE)
     parser.add_argument('action', choices=('convert', 'show'))
     parser.add_argument('files', nargs='+', metavar='FILE')
     with plain_errors():
         args = parser.parse_args(argv)
-        if len(args.files) != (2 if args.action == 'convert' else 1): raise ConfigError(f'{args.action}: {"give IN and OUT" if args.action == "convert" else "give one FILE"}')
+        wanted = dict(convert=(2, 'IN and OUT'), show=(1, 'one FILE'))[args.action]
+        if len(args.files) != wanted[0]: raise ConfigError(f'{args.action}: give {wanted[1]}')
         given = args.preset or args.config or config_values(args)
         if args.action == 'show': print(listing(args.files[0]))
         else: convert(*args.files, config_from_args(args) if given else None)

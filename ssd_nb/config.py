@@ -10,7 +10,7 @@ from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 import yaml
-from .boxes.default_boxes import BoxConfig
+from .boxes.default_boxes import BoxConfig, MapConfig
 from .boxes.matching import MatchConfig
 from .detection.postprocess import InferConfig
 from .errors import ConfigError
@@ -19,26 +19,29 @@ from .learning.augment import AugmentConfig
 from .learning.losses import LossConfig
 from .learning.schedule import OptimConfig
 from .networks.layers import NetworkConfig
+from .networks.table import check_network
 
 # %% auto #0
 __all__ = ['GROUPS', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
-           'check_together', 'preset', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser',
-           'config_values', 'config_from_args']
+           'check_together', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser', 'config_values',
+           'config_from_args']
 
 # %% ../nbs/5_numbers/01_config.ipynb #dataconfig
 @dataclass(frozen=True)
 class DataConfig(Numbers):
     "data set"
-    dataset: str = number('coco', "kind of data set: coco, voc, txt (the reference calls it other), or shapes, the drawn toy scenes",
+    dataset: str = number('coco',
+        "kind of data set: coco, voc, txt (the reference calls it other), or shapes, the drawn toy scenes",
         choices=('coco', 'voc', 'txt', 'other', 'shapes'))
-    coco_root: str = number('/data/coco2017', "folder with annotations/ and one folder of images a split")
+    coco_root: str = number('/data/coco2017', "folder with annotations/ and one folder of images per split")
     train_split: str = number('train2017',
         "split to learn from (COCO; for VOC a list of ImageSets/Main, where the default stands for trainval)")
     val_split: str = number('val2017',
         "split to evaluate on (COCO; for VOC a list of ImageSets/Main, where the default stands for test)")
     voc_root: str = number('', "folder of a VOC data set: ImageSets/, JPEGImages/, Annotations/, or train/ and eval/")
-    image_dir: str = number('', "folder that the paths of a TXT data set start from; empty takes the folder of the TXT file")
-    anno_path: str = number('', "TXT file with one row an image: path x1,y1,x2,y2,class ...")
+    image_dir: str = number('',
+        "folder that the paths of a TXT data set start from; empty takes the folder of the TXT file")
+    anno_path: str = number('', "TXT file with one row per image: path x1,y1,x2,y2,class ...")
     val_image_dir: str = number('', "the same folder for evaluation; empty takes image_dir")
     val_anno_path: str = number('', "the same file for evaluation; empty takes anno_path")
     mindrecord_dir: str = number('',
@@ -54,7 +57,8 @@ class DataRules(Numbers):
     "rules of the data set"
     crowds_are_positives: bool | None = rule(False, True, "crowd objects are learnt like any other")
     whole_pixels: bool | None = rule(False, True, "box coordinates are rounded to whole pixels")
-    y_first_rows: bool | None = rule(False, True, "rows of TXT data sets are read y before x, and refused at evaluation")
+    y_first_rows: bool | None = rule(False, True,
+        "rows of TXT data sets are read y before x, and refused at evaluation")
     voc_published: bool | None = rule(False, True,
         "VOC corners are moved by a pixel, difficult objects are like any other")
 
@@ -84,10 +88,12 @@ class RunConfig(Numbers):
     num_workers: int = number(1, "processes that prepare batches; 0 prepares them in the training process", low=0)
     output_dir: str = number('', "run folder; empty takes the next free runs/NAME-001, 002 ...")
     device_num: int = number(1,
-        "devices that train together, each with batch_size images a step; the command starts a process for each", low=1)
+        "devices that train together, each with batch_size images per step; the command starts a process for each",
+        low=1)
     sync_norm: bool = number(False, "batch norm over the images of all devices instead of each device's own")
     log_steps: int = number(1, "steps between two printed losses; 0 prints the last of each epoch only", low=0)
-    tensorboard: bool = number(False, "write loss, learning rate and mAP for TensorBoard too (needs the extra tensorboard)")
+    tensorboard: bool = number(False,
+        "write loss, learning rate and mAP for TensorBoard too (needs the extra tensorboard)")
 
 # %% ../nbs/5_numbers/01_config.ipynb #saveconfig
 @dataclass(frozen=True)
@@ -97,15 +103,16 @@ class SaveConfig(Numbers):
     save_checkpoint_steps: int = number(0,
         "steps between two saves of last.safetensors within an epoch; 0 saves at ends of epochs only", low=0)
     keep_checkpoint_max: int = number(5,
-        "checkpoints epoch-N.safetensors to keep; older ones are deleted, 0 keeps none but the last and the best", low=0)
+        "checkpoints epoch-N.safetensors to keep; older ones are deleted, 0 keeps none but the last and the best",
+        low=0)
     save_best_ckpt: bool = number(True, "keep the checkpoint with the highest mAP as best.safetensors (with run_eval)")
     run_eval: bool = number(False, "evaluate while training and at its end")
     eval_start_epoch: int = number(40, "first epoch that is evaluated", low=1)
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-023
-GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig, AugmentConfig,
-          MatchConfig, NetworkConfig, BoxConfig, Numbers) # in the order of `--help`
+GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+          AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
 class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
@@ -114,6 +121,15 @@ class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, Run
     def check(self) -> None:
         super().check()
         check_together(self)
+
+    @classmethod
+    def preset(cls, name: str, # a key of `PRESETS`
+               **overrides: Any, # fields that depart from it
+              ) -> SSDConfig:
+        "The configuration of that name. Raises `ConfigError` for an unknown name or a value that cannot work."
+        if name not in PRESETS:
+            raise ConfigError(f'no preset {name!r}; there are {", ".join(PRESETS)}{nearest(name, PRESETS)}')
+        return make_config({**PRESETS[name], **overrides})
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-026
 def check_together(cfg: SSDConfig) -> None:
@@ -128,24 +144,24 @@ def check_together(cfg: SSDConfig) -> None:
         raise ConfigError(f'class_num: {cfg.class_num} does not fit {count} classes and the background; '
                           f'give --class_num {count + 1}')
     if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name stands twice in {list(cfg.classes)}')
+    check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
 PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_mobilenet_v2={},
+    ssd320_mobilenet_v2=dict(image_shape=(320, 320), steps=()),
+    ssd512_mobilenet_v2=dict(image_shape=(512, 512), steps=()),
     tiny=dict(image_shape=(128, 128), class_num=7, stem_channels=16,
         features_1=((1,8,1,1), (6,16,2,2), (6,24,2,2)), features_2=((6,48,2,2), (6,64,1,1)), last_channels=256,
         extra_channels=(128, 96, 64), extra_ratios=(.25, .5, .5), first_stride=8, steps=(),
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,3)), first_scale=.14, min_scale=.22, max_scale=.75,
         dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val', crop_sides=(.5, 1.),
         epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=4, eval_interval=4,
-        save_checkpoint_epochs=8, log_steps=0))
-
-def preset(name: str, # a key of `PRESETS`
-           **overrides: Any, # fields that depart from it
-          ) -> SSDConfig:
-    "The configuration of that name."
-    if name not in PRESETS: raise ConfigError(f'no preset {name!r}; there are {", ".join(PRESETS)}{nearest(name, PRESETS)}')
-    return make_config({**PRESETS[name], **overrides})
+        save_checkpoint_epochs=8, log_steps=0),
+    ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
+        steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
@@ -157,15 +173,15 @@ def make_config(values: dict[str, Any], # field names to values
         if name not in known: raise ConfigError(f'{source}: no parameter {name!r}{nearest(str(name), known)}')
     return replace(base, **values) if base else SSDConfig(**values)
 
-SSDConfig.preset = staticmethod(preset)
-
 # %% ../nbs/5_numbers/01_config.ipynb #cell-035
-def to_yaml(cfg: SSDConfig) -> str: # one line a field
+def to_yaml(cfg: SSDConfig) -> str: # one line for each field
     "The configuration as YAML; `read_yaml` restores an equal one."
-    def plain(v): return [plain(x) for x in v] if isinstance(v, tuple) else v
-    return yaml.safe_dump({k: plain(v) for k, v in asdict(cfg).items()}, default_flow_style=None, sort_keys=False, width=120, allow_unicode=True)
+    def plain(v): return [plain(x) for x in v] if isinstance(v, tuple) else v # YAML knows lists, not tuples
+    values = {k: plain(v) for k, v in asdict(cfg).items()}
+    return yaml.safe_dump(values, default_flow_style=None, sort_keys=False, width=120, allow_unicode=True)
 
-def parse_yaml(text: str, # YAML, one `name: value` a line
+# %% ../nbs/5_numbers/01_config.ipynb #cell-035-2
+def parse_yaml(text: str, # YAML, one `name: value` on each line
                source: str = 'configuration', # where it comes from, for messages
               ) -> dict[str, Any]: # field names to values
     "Names and values written in `text`."
@@ -174,6 +190,7 @@ def parse_yaml(text: str, # YAML, one `name: value` a line
     if not isinstance(values, dict): raise ConfigError(f'{source}: expected lines of the form "name: value"')
     return values
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-035-3
 def read_yaml(path: str | Path, # a YAML file of names and values
              ) -> dict[str, Any]:
     "Names and values written in a file."
@@ -187,8 +204,10 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
                 presets: bool = True, # may start from a preset; else from what the command already has
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
-    p = Parser(prog=prog, description=description, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.usage = f'{prog} {"[--preset NAME] " if presets else ""}[--config FILE] [--PARAMETER VALUE ...]' # all of them would fill the screen
+    p = Parser(prog=prog, description=description, allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)
+    start = '[--preset NAME] ' if presets else ''
+    p.usage = f'{prog} {start}[--config FILE] [--PARAMETER VALUE ...]' # all flags would fill the screen
     p.set_defaults(preset=None)
     if presets: p.add_argument('--preset', metavar='NAME', help=f'start from this configuration: {", ".join(PRESETS)}')
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
@@ -197,13 +216,16 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
         for f in own_fields(group): _add_flag(g, f)
     return p
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-038-2
 def _add_flag(group: Any, f: Field) -> None:
     "One flag; `--flag` alone means true for a switch."
     shown = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
     help = f.metadata['help'] + (f' [{shown}]' if shown not in ('', None) else '')
     switch = dict(nargs='?', const='true') if 'bool' in str(f.type) else {}
-    group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f), help=help.replace('%', '%%'), **switch)
+    group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f),
+                       help=help.replace('%', '%%'), **switch)
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-038-3
 def _placeholder(f: Field) -> str:
     "What stands for the value in `--help`: the choices, or the kind of value."
     if f.metadata['choices']: return '{' + ','.join(map(str, f.metadata['choices'])) + '}'
@@ -218,10 +240,11 @@ def config_values(args: argparse.Namespace) -> dict[str, Any]:
     names = {f.name for f in fields(SSDConfig)}
     return {k: v for k, v in vars(args).items() if k in names}
 
+# %% ../nbs/5_numbers/01_config.ipynb #cell-039-2
 def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`
                      base: SSDConfig | None = None, # start from this instead of a preset
                     ) -> SSDConfig:
     "Preset (or `base`), then YAML file, then flags."
-    cfg = preset(args.preset) if args.preset else base or SSDConfig()
+    cfg = SSDConfig.preset(args.preset) if args.preset else base or SSDConfig()
     if args.config: cfg = make_config(read_yaml(args.config), cfg, source=args.config)
     return make_config(config_values(args), cfg)

@@ -24,20 +24,27 @@ from .training.evaluation import (
 from .files import next_folder
 
 # %% auto #0
-__all__ = ['QUIRKS', 'voc_table', 'variants', 'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation', 'run_eval',
-           'eval_parser', 'main']
+__all__ = ['QUIRKS', 'voc_table', 'variants', 'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation', 'tell_results',
+           'run_eval', 'eval_parser', 'main']
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-044
 def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
              ) -> str: # a heading, one line for each class and the mean
     "VOC's average precisions as text."
     if not scores: return 'VOC AP50: there is no object to measure it on'
-    rows, width = {**scores, 'mean': tuple(np.mean(list(scores.values()), 0))}, max(map(len, ('VOC AP50', *scores)))
-    return '\n'.join([f'{"VOC AP50":{width}} 11-point    area'] + [f'{name:{width}} {eleven:8.3f} {area:7.3f}' for name, (eleven, area) in rows.items()])
+    rows = {**scores, 'mean': tuple(np.mean(list(scores.values()), 0))}
+    width = max(map(len, ('VOC AP50', *scores)))
+    lines = [f'{name:{width}} {eleven:8.3f} {area:7.3f}' for name, (eleven, area) in rows.items()]
+    return '\n'.join([f'{"VOC AP50":{width}} 11-point    area', *lines])
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-047
-QUIRKS = {'images without objects or with crowds left out': 'every_image', 'scores above 0.1 only': 'min_score', '100 boxes a class, not an image': 'per_class_limit',
-          'NMS with areas a pixel larger': 'nms_offset', 'scored over all categories': 'all_categories', 'VOC corners moved, difficult objects count': 'voc_published'}
+QUIRKS = {
+    'images without objects or with crowds left out': 'every_image',
+    'scores above 0.1 only': 'min_score',
+    '100 boxes per class, not per image': 'per_class_limit',
+    'NMS with areas a pixel larger': 'nms_offset',
+    'scored over all categories': 'all_categories',
+    'VOC corners moved, difficult objects count': 'voc_published'} # in words: the rule
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-049
 def variants(cfg: SSDConfig, # the numbers
@@ -47,9 +54,11 @@ def variants(cfg: SSDConfig, # the numbers
     "The configurations that an evaluation judges by."
     if not both and not quirks: return {cfg.protocol: cfg}
     standard, reference = cfg.replace(protocol='standard'), cfg.replace(protocol='reference')
-    chosen = [(what, rule) for what, rule in QUIRKS.items() if quirks and (rule != 'voc_published' or cfg.dataset == 'voc')]
-    alone = {what: standard.replace(**{rule: getattr(reference.rules, rule)}) for what, rule in chosen}
-    return dict(standard=standard, **alone, reference=reference)
+    out = dict(standard=standard)
+    for what, rule in QUIRKS.items():
+        matters = rule != 'voc_published' or cfg.dataset == 'voc'
+        if quirks and matters: out[what] = standard.replace(**{rule: getattr(reference.rules, rule)})
+    return out | dict(reference=reference)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-052
 @dataclass(frozen=True)
@@ -68,8 +77,13 @@ def evaluate_by(session: Session, # a network
                 group: Group = Alone(), # processes that share the images
                ) -> dict[str, Evaluation]: # by name
     "Judge a network by several configurations in one pass over the images."
-    found = detect_by(session, next(iter(datasets.values())), list(cfgs.values()), progress, group)
-    return {name: Evaluation(cfg, datasets[name], d, evaluate(d, datasets[name], cfg.rules)) for (name, cfg), d in zip(cfgs.items(), found)}
+    images = next(iter(datasets.values()))
+    found = detect_by(session, images, list(cfgs.values()), progress, group)
+    out = {}
+    for (name, cfg), detections in zip(cfgs.items(), found):
+        report = evaluate(detections, datasets[name], cfg.rules)
+        out[name] = Evaluation(cfg, datasets[name], detections, report)
+    return out
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-054
 def comparison(results: Mapping[str, Evaluation], # the first is what the others are compared with
@@ -77,26 +91,49 @@ def comparison(results: Mapping[str, Evaluation], # the first is what the others
     "Several evaluations side by side as text."
     base, width = next(iter(results.values())).report, max(map(len, results))
     lines = [f'{"":{width}} {"AP":>7} {"change":>8} {"AP50":>6} {"AP75":>6} {"AR100":>6} {"images":>7} {"boxes":>7}']
-    for name, e in results.items():
-        s, boxes = e.report.stats, sum(c['detections'] for c in e.report.per_class.values())
-        lines.append(f'{name:{width}} {s["AP"]:7.4f} {s["AP"] - base.mAP:+8.4f} {s["AP50"]:6.3f} {s["AP75"]:6.3f} {s["AR100"]:6.3f} {e.report.images:7d} {boxes:7d}')
+    for name, result in results.items():
+        report = result.report
+        s, boxes = report.stats, sum(c['detections'] for c in report.per_class.values())
+        change = f'{s["AP"] - base.mAP:+8.4f}'
+        numbers = f'{s["AP50"]:6.3f} {s["AP75"]:6.3f} {s["AR100"]:6.3f} {report.images:7d} {boxes:7d}'
+        lines.append(f'{name:{width}} {s["AP"]:7.4f} {change} {numbers}')
     return '\n'.join(lines)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-060
 def keep_evaluation(folder: Path, # where to
-         result: Evaluation, # what came out
-         voc_metric: bool, # measure as VOC does, too
-         **about: Any, # what else report.json shall say
-        ) -> str: # what to print
+                    result: Evaluation, # what came out
+                    voc_metric: bool, # measure as VOC does, too
+                    **about: Any, # what else report.json shall say
+                   ) -> str: # what to print
     "Write all files of an evaluation; its numbers as text."
-    c, report, counts = result.cfg, result.report, count_kinds(kinds_by_image(result.dataset, result.detections))
-    voc = voc_scores(result.detections, result.dataset) if voc_metric else {}
-    about |= dict(data=c.dataset, protocol=c.protocol, rules=vars(c.rules), nms_threshold=c.nms_threshold, max_boxes=c.max_boxes, kinds={k: int(n.sum()) for k, n in counts.items()})
-    save_evaluation(folder, report, result.detections, result.dataset, **about, **(dict(voc=voc) if voc_metric else {}))
+    c, report, dataset, detections = result.cfg, result.report, result.dataset, result.detections
+    counts = {kind: int(n.sum()) for kind, n in count_kinds(kinds_by_image(dataset, detections)).items()}
+    about |= dict(data=c.dataset, protocol=c.protocol, rules=vars(c.rules), kinds=counts)
+    about |= dict(nms_threshold=c.nms_threshold, max_boxes=c.max_boxes)
+    if voc_metric: about['voc'] = voc_scores(detections, dataset)
+    save_evaluation(folder, report, detections, dataset, **about)
     save_figure(curves_picture(report), folder/'curves.png')
-    save_figure(review_picture(result.dataset, result.detections), folder/'review.png')
-    kinds = f'at scores of {LOOK} or more: ' + ', '.join(f'{n.sum()} {kind}' for kind, n in counts.items())
-    return '\n\n'.join([format_report(report), class_table(report), *([voc_table(voc)] if voc_metric else []), kinds])
+    save_figure(review_picture(dataset, detections), folder/'review.png')
+    parts = [format_report(report), class_table(report)]
+    if voc_metric: parts.append(voc_table(about['voc']))
+    kinds = ', '.join(f'{n} {kind}' for kind, n in counts.items())
+    return '\n\n'.join([*parts, f'at scores of {LOOK} or more: {kinds}'])
+
+# %% ../nbs/9_use/01_eval.ipynb #tell-results
+def tell_results(results: Mapping[str, Evaluation], # of `evaluate_by`
+                 folder: Path, # where to
+                 voc_metric: bool, # measure as VOC does, too
+                 checkpoint: Path, # where the network comes from
+                ) -> None:
+    "Write the files of both protocols and print all numbers."
+    several = len(results) > 1
+    for name in ('standard', 'reference'):
+        if name not in results: continue
+        where = folder/name if several else folder
+        text = keep_evaluation(where, results[name], voc_metric, checkpoint=str(checkpoint))
+        print(f'\nprotocol {name}\n{text}' if several else text)
+    if several: print('\n' + comparison(results))
+    print(f'\npredictions.json, report.json and pictures are in {folder}')
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-063
 def run_eval(cfg: SSDConfig, # the configuration with all flags
@@ -114,37 +151,37 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))
     results = evaluate_by(session, cfgs, datasets, group=group)
-    if group.rank: return results # the first process writes and prints
-    folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(checkpoint.parent/'eval')
-    for name in [n for n in results if n in ('standard', 'reference')]:
-        text = keep_evaluation(folder/name if len(results) > 1 else folder, results[name], voc_metric, checkpoint=str(checkpoint))
-        print(f'\nprotocol {name}\n{text}' if len(results) > 1 else text)
-    if len(results) > 1: print('\n' + comparison(results))
-    print(f'\npredictions.json, report.json and pictures are in {folder}')
+    if not group.rank: # the first process writes and prints
+        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(checkpoint.parent/'eval')
+        tell_results(results, folder, voc_metric, checkpoint)
     return results
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-064
 def eval_parser() -> Parser:
     "All flags of the configuration, and those of evaluation alone."
-    parser = make_parser('python -m ssd_nb.eval', 'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
-                         'checkpoint: network, classes, data set. --protocol both judges one pass over the images by both protocols.', presets=False)
+    parser = make_parser('python -m ssd_nb.eval',
+        'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
+        'checkpoint: network, classes, data set. --protocol both judges one pass over the images by both protocols.',
+        presets=False)
     group = parser.add_argument_group('evaluation alone')
-    group.add_argument('--quirks', action='store_true', help='both protocols, and what each rule of the reference changes alone')
-    group.add_argument('--voc_metric', action='store_true', help='also AP50 as Pascal VOC measures it: 11-point and area')
+    group.add_argument('--quirks', action='store_true',
+                       help='both protocols, and what each rule of the reference changes alone')
+    group.add_argument('--voc_metric', action='store_true',
+                       help='also AP50 as Pascal VOC measures it: 11-point and area')
     return parser
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-065
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.eval`."
-    parser = eval_parser()
     with plain_errors():
-        args = parser.parse_args(argv)
+        args = eval_parser().parse_args(argv)
         both = getattr(args, 'protocol', '') == 'both'
         if both: del args.protocol # a way to evaluate, not a protocol
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', ''))
         state, trained, _ = load(checkpoint)
-        run_eval(config_from_args(args, trained.replace(output_dir='')), checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
+        cfg = config_from_args(args, trained.replace(output_dir=''))
+        run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-070
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -16,36 +16,40 @@ from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .fields import Parser
 from .files import replacing
-from .detection.postprocess import sigmoid
+from .learning.losses import sigmoid
 from .learning.scenes import draw_scene
 
 # %% auto #0
-__all__ = ['RUNNERS', 'BACKENDS', 'LIMIT', 'answers', 'run_onnx', 'run_mindir', 'Gap', 'ExportError', 'check_images',
-           'gap_between', 'differences', 'describe', 'export', 'make_export_parser', 'main']
+__all__ = ['RUNNERS', 'BACKENDS', 'LIMIT', 'RAW', 'DECODED', 'HELP', 'answers', 'run_onnx', 'run_mindir', 'Gap', 'ExportError',
+           'check_images', 'gap_between', 'differences', 'describe', 'export', 'make_export_parser', 'told', 'main']
 
 # %% ../nbs/9_use/03_export.ipynb #cell-007
 def answers(session: Session, # a network
             images: np.ndarray, # [B, S, S, 3] uint8
             cfg: SSDConfig, # its numbers
-            decoded: bool, # boxes [B, N, 4] and scores [B, N, classes - 1], or locs [B, N, 4] and logits [B, N, classes]
+            decoded: bool, # boxes [B, N, 4] and scores [B, N, classes - 1], or locs [B, N, 4], logits [B, N, classes]
            ) -> tuple[np.ndarray, np.ndarray]:
     "What an exported file must answer, worked out by the library."
     locs, logits = session.predict(images)
-    return (clip_boxes(decode(locs, cfg))[..., [1, 0, 3, 2]], sigmoid(logits[..., 1:])) if decoded else (locs, logits)
+    if not decoded: return locs, logits
+    corners = clip_boxes(decode(locs, cfg)) # y1, x1, y2, x2
+    return corners[..., [1, 0, 3, 2]], sigmoid(logits[..., 1:])
 
 # %% ../nbs/9_use/03_export.ipynb #cell-011
 def run_onnx(path: str | Path, # an exported file
              images: np.ndarray, # [B, S, S, 3] uint8 RGB
             ) -> tuple[np.ndarray, np.ndarray]: # its two answers
     "What an ONNX file says about images."
-    return tuple(optional('onnxruntime', 'export', 'export').InferenceSession(str(path), providers=['CPUExecutionProvider']).run(None, {'images': images}))
+    onnxruntime = optional('onnxruntime', 'export', 'export')
+    network = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return tuple(network.run(None, {'images': images}))
 
 # %% ../nbs/9_use/03_export.ipynb #cell-012
 def run_mindir(path: str | Path, # an exported file
                images: np.ndarray, # [B, S, S, 3] uint8 RGB
               ) -> tuple[np.ndarray, np.ndarray]: # its two answers
     "What a MindIR file says about images."
-    from ssd_nb.backends.mindspore import run_file # only where MindIR is wanted
+    from ssd_nb.backends.mindspore import run_file # MindSpore takes seconds to load, and ONNX does not need it
     return run_file(path, images)
 
 RUNNERS: dict[str, Callable] = dict(onnx=run_onnx, mindir=run_mindir)
@@ -69,17 +73,24 @@ def check_images(size: int, # side of the network's input
                  count: int, # images
                 ) -> np.ndarray: # [count, size, size, 3] uint8
     "Drawn scenes, and noise for every second image."
-    rng = np.random.default_rng(0)
-    return np.stack([rng.integers(0, 256, (size, size, 3), np.uint8) if k % 2 else resize(draw_scene(rng)[0], size) for k in range(count)])
+    rng, images = np.random.default_rng(0), []
+    for k in range(count):
+        if k % 2: images.append(rng.integers(0, 256, (size, size, 3), np.uint8))
+        else: images.append(resize(draw_scene(rng)[0], size))
+    return np.stack(images)
 
 # %% ../nbs/9_use/03_export.ipynb #cell-018
 def gap_between(mine: Sequence[np.ndarray], # one or more answers
                 theirs: Sequence[np.ndarray], # what they should be
                ) -> Gap: # infinite if shapes differ
     "How far answers are apart."
-    if any(a.shape != b.shape for a, b in zip(mine, theirs)): return Gap(np.inf, np.inf)
-    each = [(float(np.abs(a - b).max()), max(1., float(np.abs(b).max()))) for a, b in zip(mine, theirs)]
-    return Gap(max(d for d, _ in each), max(d/largest for d, largest in each))
+    absolute = relative = 0.
+    for a, b in zip(mine, theirs):
+        if a.shape != b.shape: return Gap(np.inf, np.inf)
+        difference, largest = float(np.abs(a - b).max()), float(np.abs(b).max())
+        absolute = max(absolute, difference)
+        relative = max(relative, difference/max(1., largest))
+    return Gap(absolute, relative)
 
 # %% ../nbs/9_use/03_export.ipynb #cell-019
 def differences(session: Session, # that made the file
@@ -89,10 +100,15 @@ def differences(session: Session, # that made the file
                 decoded: bool, # boxes and scores, or locs and logits
                ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "How far a file's answers are from the session's."
-    images = check_images(cfg.image_size, 8)
-    return {n: gap_between(RUNNERS[format](path, images[:n]), answers(session, images[:n], cfg, decoded)) for n in (1, 8)}
+    images, run = check_images(cfg.image_size, 8), RUNNERS[format]
+    batches = {n: images[:n] for n in (1, 8)}
+    return {n: gap_between(run(path, some), answers(session, some, cfg, decoded)) for n, some in batches.items()}
 
 # %% ../nbs/9_use/03_export.ipynb #cell-022
+RAW = 'locs [batch, N, 4] and logits [batch, N, 1 + classes] of the default boxes; class 0 is the background'
+DECODED = ('boxes [batch, N, 4] x1, y1, x2, y2 in fractions of the image; '
+           'scores [batch, N, classes] in 0..1, without NMS')
+
 def describe(path: Path, # an ONNX file; changed in place
              cfg: SSDConfig, # its numbers
              decoded: bool, # which answers it gives
@@ -101,10 +117,10 @@ def describe(path: Path, # an ONNX file; changed in place
     onnx = optional('onnx', 'export', 'export')
     model = onnx.load(str(path))
     model.producer_name = 'ssd_nb'
-    outputs = ('boxes [batch, N, 4] x1, y1, x2, y2 in shares of the image; scores [batch, N, classes] in 0..1, without NMS' if decoded else
-               'locs [batch, N, 4] and logits [batch, N, 1 + classes] of the default boxes; class 0 is the background')
     size = cfg.image_size
-    onnx.helper.set_model_props(model, dict(inputs=f'images uint8 [batch, {size}, {size}, 3] RGB, the whole image stretched to a square', outputs=outputs, names='\n'.join(cfg.classes)))
+    inputs = f'images uint8 [batch, {size}, {size}, 3] RGB, the whole image stretched to a square'
+    notes = dict(inputs=inputs, outputs=DECODED if decoded else RAW, names='\n'.join(cfg.classes))
+    onnx.helper.set_model_props(model, notes)
     onnx.save(model, str(path))
 
 # %% ../nbs/9_use/03_export.ipynb #cell-023
@@ -114,45 +130,57 @@ def export(session: Session, # whose network is written
            format: str = 'onnx', # a key of `RUNNERS`
            decoded: bool = False, # boxes and scores, or locs and logits
           ) -> dict[int, Gap]: # for batches of 1 and 8 images
-    "Write a network as a file for other programs and compare it. Raises `ExportError` if it does not answer as the session does."
+    "Write a network as a file and compare it. Raises `ExportError` if it does not answer as the session does."
+    if Path(path).is_dir():
+        raise UserError(f'{path}: a folder; give the name of a file, such as {path}/network.{format}')
     with replacing(path) as beside:
         for package in ('onnx', 'onnxruntime') if format == 'onnx' else (): optional(package, 'export', 'export')
         session.export(beside, decoded)
         if format == 'onnx': describe(beside, cfg, decoded)
         gaps = differences(session, beside, cfg, format, decoded)
         worst = max(gaps.values(), key=lambda gap: gap.relative)
-        if not worst.relative <= LIMIT: raise ExportError(f'{path}: not written, since its answers differ from the network\'s by {worst.absolute:.1e}')
+        if not worst.relative <= LIMIT:
+            difference = f'{worst.absolute:.1e}'
+            raise ExportError(f"{path}: not written, since its answers differ from the network's by {difference}")
     return gaps
 
 # %% ../nbs/9_use/03_export.ipynb #cell-032
+HELP = """Write a checkpoint as a file for other programs and compare its answers with the network's.
+
+  python -m ssd_nb.export runs/shapes-001                      raw answers: locs and logits
+  python -m ssd_nb.export runs/shapes-001 --decoded            boxes and scores, without NMS
+  python -m ssd_nb.export runs/shapes-001 --format mindir      for MindSpore"""
+
 def make_export_parser() -> Parser:
     "The flags of the command."
-    p = Parser(prog='python -m ssd_nb.export', allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter,
-               description='Write a checkpoint as a file for other programs and compare its answers with the network\'s.\n\n'
-                           '  python -m ssd_nb.export runs/shapes-001                      raw answers: locs and logits\n'
-                           '  python -m ssd_nb.export runs/shapes-001 --decoded            boxes and scores, without NMS\n'
-                           '  python -m ssd_nb.export runs/shapes-001 --format mindir      for MindSpore')
+    p = Parser(prog='python -m ssd_nb.export', description=HELP, allow_abbrev=False,
+               formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('checkpoint', help='file, or a run folder')
     p.add_argument('--format', choices=list(RUNNERS), default='onnx', help='[onnx]')
     p.add_argument('--decoded', action='store_true', help='boxes and scores instead of locs and logits')
-    p.add_argument('--output', metavar='FILE', help='file to write; else beside the checkpoint, with the name of the format')
+    p.add_argument('--output', metavar='FILE', help='file to write; else beside the checkpoint, named after the format')
     return p
 
 # %% ../nbs/9_use/03_export.ipynb #cell-033
+def told(path: Path, backend: str, gaps: dict[int, Gap]) -> str:
+    "What was written, and how far it is from the session."
+    each = ', '.join(f'{gap.absolute:.1e} at batch {count}' for count, gap in gaps.items())
+    worst = max(gap.relative for gap in gaps.values())
+    return (f'{path}: {path.stat().st_size/1e6:.2f} MB; largest difference from the {backend} session: {each}; '
+            f'at most {worst:.1e} of the largest answer')
+
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.export`."
-    args = make_export_parser().parse_args(argv)
     with plain_errors():
-        checkpoint = find_checkpoint(args.checkpoint)
+        args = make_export_parser().parse_args(argv)
+        checkpoint, backend = find_checkpoint(args.checkpoint), BACKENDS[args.format]
         state, cfg, _ = load(checkpoint)
-        path = Path(args.output or checkpoint.with_name(f'{checkpoint.stem}{"-decoded"*args.decoded}.{args.format}'))
-        session = make_session(BACKENDS[args.format], cfg, training=False, device='cpu')
+        ending = '-decoded' if args.decoded else ''
+        path = Path(args.output or checkpoint.with_name(f'{checkpoint.stem}{ending}.{args.format}'))
+        session = make_session(backend, cfg, training=False, device='cpu')
         session.set_state(for_inference(state))
-        gaps = export(session, cfg, path, args.format, args.decoded)
-        print(f'{path}: {path.stat().st_size/1e6:.2f} MB; largest difference from the {BACKENDS[args.format]} session: '
-              + ', '.join(f'{gap.absolute:.1e} at batch {count}' for count, gap in gaps.items())
-              + f'; at most {max(gap.relative for gap in gaps.values()):.1e} of the largest answer')
+        print(told(path, backend, export(session, cfg, path, args.format, args.decoded)))
 
 # %% ../nbs/9_use/03_export.ipynb #cell-039
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from .backends.session import for_inference, make_session
 from .checkpoint import find_checkpoint, load
-from .config import make_config, preset
+from .config import SSDConfig, make_config
 from .predict import Detector, load_detector
 
 # %% auto #0
@@ -19,9 +19,9 @@ def network(backend: str, # 'torch' or 'mindspore'
             name: str, # of a preset: ssd300_mobilenet_v2, tiny
             checkpoint: str | Path | None = None, # its weights and configuration; none takes fresh weights
             **changes: Any, # configuration fields, e.g. class_num=21
-           ) -> Any: # the framework's own module: uint8 RGB images [B, S, S, 3] to locs [B, N, 4] and logits [B, N, classes]
-    "A network for inference on the CPU. Raises `ConfigError` for an unknown name and `CheckpointError` for an unusable file."
-    cfg, state = preset(name), None
+           ) -> Any: # the framework's own module: images [B, S, S, 3] to locs [B, N, 4], logits [B, N, classes]
+    "A network for inference on the CPU. Raises `ConfigError` for an unknown name, `CheckpointError` for a bad file."
+    cfg, state = SSDConfig.preset(name), None
     if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint))
     cfg = make_config(changes, cfg)
     session = make_session(backend, cfg, training=False, device='cpu')

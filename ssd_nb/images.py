@@ -17,14 +17,14 @@ __all__ = ['image_bytes', 'shrink', 'pixels_of', 'load_image', 'image_size']
 
 # %% ../nbs/0_tools/05_images.ipynb #cell-008
 def image_bytes(image: Path | bytes) -> bytes: # an encoded image file
-    "The file behind `Record.image`."
+    "The bytes of an image file, or those that were given."
     return image if isinstance(image, bytes) else image.read_bytes()
 
 # %% ../nbs/0_tools/05_images.ipynb #cell-009
 def shrink(image: np.ndarray, # [H, W, 3] uint8
            reduce: int, # 1, 2, 4 or 8
           ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8
-    "The image at a whole fraction of its size, each pixel the mean of a square; incomplete squares at the edge are filled up with it."
+    "The image at a half, quarter or eighth of its size: each pixel the mean of a square, filled up at the edge."
     if reduce == 1: return image
     h, w = image.shape[:2]
     image = cv2.copyMakeBorder(image, 0, -h % reduce, 0, -w % reduce, cv2.BORDER_REPLICATE)
@@ -33,7 +33,8 @@ def shrink(image: np.ndarray, # [H, W, 3] uint8
 # %% ../nbs/0_tools/05_images.ipynb #cell-011
 def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
     "RGB of a JPEG file, turned as its EXIF data says."
-    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[reduce]
+    flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2,
+            4: cv2.IMREAD_REDUCED_COLOR_4, 8: cv2.IMREAD_REDUCED_COLOR_8}[reduce]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     if image is None: raise ValueError('its JPEG data is damaged or cut off')
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
@@ -41,7 +42,7 @@ def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
 # %% ../nbs/0_tools/05_images.ipynb #cell-013
 def pixels_of(image: Image.Image, # a picture of Pillow's
              ) -> np.ndarray: # [H, W, 3] uint8 RGB
-    "The pixels of a picture as a viewer shows them: turned as its EXIF data says, 16 bits brought to 8, white where it is transparent."
+    "The pixels of a picture as a viewer shows them: turned as EXIF says, 16 bits brought to 8, white if transparent."
     image = ImageOps.exif_transpose(image)
     if image.mode == 'F': raise ValueError('its pixels are floating-point numbers; save it with 8 or 16 bits')
     if image.mode[0] == 'I': # 16 bits
@@ -51,11 +52,13 @@ def pixels_of(image: Image.Image, # a picture of Pillow's
         image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
     return np.array(image.convert('RGB'))
 
+# %% ../nbs/0_tools/05_images.ipynb #cell-013-2
 def _decode_other(data: bytes) -> np.ndarray:
     "RGB of anything that Pillow or OpenCV can read."
     try: return pixels_of(Image.open(io.BytesIO(data)))
     except UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data[:4] in (b'II*\0', b'MM\0*') else None
+        tiff = data[:4] in (b'II*\0', b'MM\0*')
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if tiff else None
         if image is None: raise ValueError('of no known format') from None
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
@@ -63,18 +66,25 @@ def _decode_other(data: bytes) -> np.ndarray:
 def load_image(source: Path | bytes, # an image file, its bytes, or anything with `read_bytes()`
                reduce: int = 1, # read it at a half (2), a quarter (4) or an eighth (8) of its size
               ) -> np.ndarray: # [ceil(H/reduce), ceil(W/reduce), 3] uint8 RGB
-    "The pixels of an image file as a viewer shows them. Raises `DataError`, which names the file, if it is missing, damaged or cut off."
+    "The pixels of an image file as a viewer shows them. Raises `DataError`, which names it, if missing or damaged."
     name = 'image in memory' if isinstance(source, bytes) else source
     try: data = image_bytes(source)
-    except OSError as e: raise DataError(f'{name}: cannot be read: {e.strerror or e}; put the image there or take its entry out') from e
-    try:
-        if not data: raise ValueError('the file is empty')
-        return _decode_jpeg(data, reduce) if data[:3] == b'\xff\xd8\xff' else shrink(_decode_other(data), reduce)
-    except Exception as e: raise DataError(f'{name}: not a readable image: {e}; replace the file or take its entry out') from e # decoders raise nearly everything
+    except OSError as e:
+        raise DataError(f'{name}: cannot be read: {e.strerror or e}; put the image there or take its entry out') from e
+    try: return _decode(data, reduce)
+    except Exception as e: # decoders raise nearly everything
+        raise DataError(f'{name}: not a readable image: {e}; replace the file or take its entry out') from e
+
+# %% ../nbs/0_tools/05_images.ipynb #cell-015-2
+def _decode(data: bytes, reduce: int) -> np.ndarray:
+    "RGB of an encoded image at a fraction of its size."
+    if not data: raise ValueError('the file is empty')
+    if data[:3] == b'\xff\xd8\xff': return _decode_jpeg(data, reduce)
+    return shrink(_decode_other(data), reduce)
 
 # %% ../nbs/0_tools/05_images.ipynb #9e6bce89
 def image_size(image: Path | bytes) -> tuple[int, int]: # height, width in pixels, as it is shown
-    "Size from the file's header; photographs that lie on their side (EXIF) are turned first. Raises `OSError` for what is no image."
+    "Size from the file's header; photographs lying on their side (EXIF) are turned. Raises `OSError` if no image."
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # Pillow warns of odd metadata that is of no interest here
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:

@@ -20,6 +20,7 @@ from .checkpoint import find_checkpoint, load
 from .detection.coco_eval import to_coco_results
 from .config import SSDConfig, config_from_args, make_config, make_parser
 from .errors import DataError, plain_errors, UserError
+from .fields import Parser
 from .files import next_folder, replacing
 from .data.entries import stable_ids
 from .training.evaluation import LOOK
@@ -27,9 +28,9 @@ from .detection.postprocess import Detections, postprocess
 from .visualize import Picture, save_figure, show_image
 
 # %% auto #0
-__all__ = ['AnyImage', 'COCO_CLASSES', 'COCO_IDS', 'pixels', 'square', 'names_and_ids', 'Detector', 'make_detector',
-           'load_detector', 'detect', 'detections_of', 'find_images', 'number_images', 'detect_files', 'predict',
-           'main']
+__all__ = ['AnyImage', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector',
+           'make_detector', 'load_detector', 'detect', 'detections_of', 'image_files', 'number_images', 'detect_files',
+           'predict', 'predict_parser', 'main']
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-005
 AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint8 pixels
@@ -37,39 +38,53 @@ AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint
 # %% ../nbs/9_use/02_predict.ipynb #cell-006
 def pixels(image: AnyImage, # of any size
           ) -> np.ndarray: # [H, W, 3] uint8 RGB
-    "The pixels of an image as a viewer shows them. Raises `DataError` for a file that is no image, ValueError for an array that is none."
+    "The pixels of an image as a viewer shows them. Raises `DataError` for a bad file, ValueError for a bad array."
     if isinstance(image, (str, Path)): return load_image(Path(image))
     if isinstance(image, Image.Image): return pixels_of(image)
-    if not isinstance(image, np.ndarray): raise ValueError(f'an image is a path, a PIL image or an array, not {type(image).__name__}')
-    if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] in (3, 4)):
-        raise ValueError(f'an image is a uint8 array [H, W, 3], [H, W] or [H, W, 4], not {image.dtype} {list(image.shape)}')
-    return image if image.shape[2:] == (3,) else pixels_of(Image.fromarray(image))
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f'an image is a path, a PIL image or an array, not {type(image).__name__}')
+    rgb = image.ndim == 3 and image.shape[2] == 3
+    grey, transparent = image.ndim == 2, image.ndim == 3 and image.shape[2] == 4
+    if image.dtype != np.uint8 or not image.size or not (rgb or grey or transparent):
+        kinds = '[H, W, 3], [H, W] or [H, W, 4]'
+        raise ValueError(f'an image is a uint8 array {kinds}, not {image.dtype} {list(image.shape)}')
+    return image if rgb else pixels_of(Image.fromarray(image))
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-007
 def square(image: AnyImage, # of any size
            size: int, # side of the square
           ) -> tuple[np.ndarray, tuple[int, int]]: # [size, size, 3] uint8 RGB; height and width of the image
     "What the network sees of an image, by the path of evaluation."
-    if not isinstance(image, (str, Path)): return resize(whole := pixels(image), size), whole.shape[:2]
-    try: shape = image_size(Path(image))
-    except Exception: shape = load_image(Path(image)).shape[:2] # its message says what is wrong with the file
-    return load_square(Path(image), size, shape), shape
+    if not isinstance(image, (str, Path)):
+        whole = pixels(image)
+        return resize(whole, size), whole.shape[:2]
+    path = Path(image)
+    try: shape = image_size(path)
+    except Exception: shape = load_image(path).shape[:2] # its message says what is wrong with the file
+    return load_square(path, size, shape), shape
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-015
-COCO_CLASSES = tuple("""person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign, parking meter, bench, bird, cat, dog,
-    horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove,
-    skateboard, surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza, donut, cake,
-    chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase,
-    scissors, teddy bear, hair drier, toothbrush""".replace('\n', ' ').replace('    ', '').split(', '))
-COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
+COCO_CLASSES = tuple(name.strip() for name in """
+    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
+    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
+    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
+    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
+    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
+    teddy bear, hair drier, toothbrush""".split(','))
+NO_ID = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83) # category ids that COCO does not use
+COCO_IDS = tuple(i for i in range(1, 91) if i not in NO_ID)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-016
 def names_and_ids(cfg: SSDConfig, # classes, class_num
                   meta: dict, # what the checkpoint remembers; category_ids if it does
                  ) -> tuple[tuple[str, ...], tuple[int, ...]]: # of label 1, 2, ...: class names, ids in files
     "How classes are called; numbers where nobody knows."
-    names = cfg.classes or (COCO_CLASSES if cfg.class_num == 81 else tuple(f'class {k}' for k in range(1, cfg.class_num)))
-    return names, tuple(meta.get('category_ids') or (COCO_IDS if names == COCO_CLASSES else range(1, cfg.class_num)))
+    labels = range(1, cfg.class_num)
+    unnamed = COCO_CLASSES if cfg.class_num == 81 else tuple(f'class {k}' for k in labels)
+    names = cfg.classes or unnamed
+    ids = COCO_IDS if names == COCO_CLASSES else labels
+    return names, tuple(meta.get('category_ids') or ids)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-019
 @dataclass(frozen=True)
@@ -104,11 +119,13 @@ def detect(images: AnyImage | Sequence[AnyImage], # of any sizes; one, or many
           ) -> list[Detections]: # one for each image, boxes in its own pixels, the highest score first
     "What is in each image."
     if not isinstance(detector, Detector): detector = load_detector(detector)
-    if isinstance(images, (str, Path, Image.Image)) or isinstance(images, np.ndarray) and images.ndim < 4: images = [images]
+    one = isinstance(images, (str, Path, Image.Image)) or isinstance(images, np.ndarray) and images.ndim < 4
+    if one: images = [images]
     found, cfg = [], detector.cfg
     for k in range(0, len(images), cfg.batch_size):
         squares, sizes = zip(*(square(image, cfg.image_size) for image in images[k:k + cfg.batch_size]))
-        found += postprocess(*detector.session.predict(np.stack(squares)), np.array(sizes), cfg)
+        locs, logits = detector.session.predict(np.stack(squares))
+        found += postprocess(locs, logits, np.array(sizes), cfg)
     return found
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-027
@@ -118,19 +135,26 @@ def detections_of(image: AnyImage, # of any size
                  ) -> Picture:
     "An image with its detections, 480 to 1600 pixels on its longer side."
     shown = pixels(image)
-    return show_image(shown, found.boxes, found.labels, found.scores, names, side=min(max(*shown.shape[:2], 480), 1600)/100)
+    longer = min(max(*shown.shape[:2], 480), 1600)
+    return show_image(shown, found.boxes, found.labels, found.scores, names, side=longer/100)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-030
-def find_images(names: Sequence[str], # files, folders and patterns
+def image_files(names: Sequence[str], # files, folders and patterns
                ) -> list[Path]: # each once
     "The files that are meant. Raises `UserError` naming what does not exist."
     out = []
     for name in names:
-        if Path(name).is_dir(): found = sorted(p for p in Path(name).iterdir() if p.is_file() and not p.name.startswith('.'))
-        else: found = [Path(name)] if Path(name).exists() else sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
-        if not found: raise UserError(f'{name}: ' + ('the folder holds no files' if Path(name).is_dir() else 'no such file or folder, and no file fits it as a pattern'))
+        found = _files_of(Path(name))
+        if not found and Path(name).is_dir(): raise UserError(f'{name}: the folder holds no files')
+        found = found or sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
+        if not found: raise UserError(f'{name}: no such file or folder, and no file fits it as a pattern')
         out += found
     return list(dict.fromkeys(out))
+
+def _files_of(path: Path) -> list[Path]:
+    "The file itself, or the files of a folder but for hidden ones."
+    if path.is_dir(): return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith('.'))
+    return [path] if path.exists() else []
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-031
 def number_images(paths: Sequence[Path], # each once
@@ -142,10 +166,19 @@ def number_images(paths: Sequence[Path], # each once
     return {p: ids[str(p)] for p in paths}
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-034
-def _try_square(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]] | DataError:
+Square = tuple[np.ndarray, tuple[int, int]] # of `square`
+
+def _try_square(path: Path, size: int) -> Square | DataError:
     "As `square`; the error instead of raising it."
     try: return square(path, size)
     except DataError as e: return e
+
+def _detect_squares(squares: Sequence[Square], detector: Detector) -> list[Detections]:
+    "What is in each image of a batch, which may be empty."
+    if not squares: return []
+    images, sizes = zip(*squares)
+    locs, logits = detector.session.predict(np.stack(images))
+    return postprocess(locs, logits, np.array(sizes), detector.cfg)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-035
 def detect_files(paths: Sequence[Path], # files, images or not
@@ -155,16 +188,17 @@ def detect_files(paths: Sequence[Path], # files, images or not
     cfg = detector.cfg
     with ThreadPoolExecutor(max(1, cfg.num_workers)) as pool:
         for k in range(0, len(paths), cfg.batch_size):
-            part = list(zip(paths[k:k + cfg.batch_size], pool.map(lambda p: _try_square(p, cfg.image_size), paths[k:k + cfg.batch_size])))
-            good = [s for _, s in part if not isinstance(s, DataError)]
-            found = iter(postprocess(*detector.session.predict(np.stack([g[0] for g in good])), np.array([g[1] for g in good]), cfg) if good else [])
-            for path, s in part: yield path, s if isinstance(s, DataError) else next(found)
+            part = paths[k:k + cfg.batch_size]
+            read = list(pool.map(lambda path: _try_square(path, cfg.image_size), part))
+            found = iter(_detect_squares([r for r in read if not isinstance(r, DataError)], detector))
+            for path, r in zip(part, read): yield path, r if isinstance(r, DataError) else next(found)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-038
 def _rows(path: Path, image_id: int, found: Detections, detector: Detector) -> list[dict]:
     "Rows of predictions.json."
     rows = to_coco_results({image_id: found}, detector.category_ids)
-    return [row | dict(file_name=path.name, category=detector.names[label - 1]) for row, label in zip(rows, found.labels)]
+    names = [detector.names[label - 1] for label in found.labels]
+    return [row | dict(file_name=path.name, category=name) for row, name in zip(rows, names)]
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-039
 def _summary(found: Detections, names: Sequence[str]) -> str:
@@ -178,45 +212,60 @@ def _pictures(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
     seen, out = Counter(), {}
     for p in paths:
         seen[p.stem] += 1
-        out[p] = folder/(f'{p.stem}.png' if seen[p.stem] == 1 else f'{p.stem}-{seen[p.stem]}.png')
+        again = '' if seen[p.stem] == 1 else f'-{seen[p.stem]}'
+        out[p] = folder/f'{p.stem}{again}.png'
     clash = {p.resolve() for p in paths} & {p.resolve() for p in out.values()}
-    if clash: raise UserError(f'output_dir: the picture would replace {sorted(clash)[0]} itself; choose another folder')
+    if clash:
+        raise UserError(f'output_dir: the picture would replace {sorted(clash)[0]} itself; choose another folder')
     return out
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-041
+def _write_found(path: Path, found: Detections, picture: Path, detector: Detector) -> None:
+    "Draw what was found in a file, and say it."
+    save_figure(detections_of(path, found, detector.names), picture)
+    tqdm.write(f'{path.name}: {_summary(found, detector.names)}', file=sys.stdout)
+
 def predict(paths: Sequence[Path], # files, images or not
             detector: Detector, # the network
             folder: Path, # where to; made if missing
            ) -> list[dict]: # the rows of predictions.json
     "Detect in files, draw and write everything, and say it. Raises `UserError` if no file is an image."
-    pictures, ids, rows, count = _pictures(paths, folder), number_images(paths), [], 0
-    for path, found in tqdm(detect_files(paths, detector), total=len(paths), unit='image', disable=None, leave=False):
+    pictures, ids = _pictures(paths, folder), number_images(paths)
+    rows, count = [], 0
+    progress = tqdm(detect_files(paths, detector), total=len(paths), unit='image', disable=None, leave=False)
+    for path, found in progress:
         if isinstance(found, DataError):
             tqdm.write(f'skipped {str(found).split(";")[0]}', file=sys.stderr)
             continue
-        save_figure(detections_of(path, found, detector.names), pictures[path])
+        _write_found(path, found, pictures[path], detector)
         rows += _rows(path, ids[path], found, detector)
         count += 1
-        tqdm.write(f'{path.name}: {_summary(found, detector.names)}', file=sys.stdout)
     if not count: raise UserError(f'none of the {len(paths)} files is an image')
-    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(rows))
-    print(f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}; pictures and predictions.json are in {folder}')
+    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(rows), encoding='utf-8')
+    what = f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}'
+    print(f'{what}; pictures and predictions.json are in {folder}')
     return rows
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-044
-def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
-        ) -> None:
-    "The command `python -m ssd_nb.predict`."
-    parser = make_parser('python -m ssd_nb.predict', 'Detect objects in images: a picture of each, and predictions.json in COCO\'s result format.\n\n'
+def predict_parser() -> Parser:
+    "All flags of the configuration, and the images."
+    parser = make_parser('python -m ssd_nb.predict',
+        "Detect objects in images: a picture of each, and predictions.json in COCO's result format.\n\n"
         "  python -m ssd_nb.predict photo.jpg folder 'more/**/*.png' --checkpoint_path runs/shapes-001\n\n"
         f'What is not given is taken from the checkpoint, but for --min_score, which is {LOOK} here.', presets=False)
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image file, folder, or pattern in quotation marks')
+    return parser
+
+def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
+        ) -> None:
+    "The command `python -m ssd_nb.predict`."
     with plain_errors():
-        args = parser.parse_args(argv)
-        paths, checkpoint = find_images(args.images), find_checkpoint(getattr(args, 'checkpoint_path', ''))
+        args = predict_parser().parse_args(argv)
+        paths, checkpoint = image_files(args.images), find_checkpoint(getattr(args, 'checkpoint_path', ''))
         state, trained, meta = load(checkpoint)
-        detector = make_detector(state, config_from_args(args, trained.replace(output_dir='', min_score=LOOK)), meta)
-        predict(paths, detector, Path(detector.cfg.output_dir) if detector.cfg.output_dir else next_folder(Path('runs')/'predict'))
+        cfg = config_from_args(args, trained.replace(output_dir='', min_score=LOOK))
+        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'predict')
+        predict(paths, make_detector(state, cfg, meta), folder)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-048
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -4,7 +4,10 @@
 
 # %% ../nbs/8_training/06_train.ipynb #cell-002
 from __future__ import annotations
-import os, signal, sys, time
+import os
+import signal
+import sys
+import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence
@@ -15,19 +18,21 @@ from .backends.session import LAUNCHED, Alone, Group, Session, join, launcher, m
 from .detection.coco_eval import evaluate, format_report
 from .config import SSDConfig, config_from_args, make_parser
 from .errors import ConfigError, UserError, plain_errors
+from .fields import Parser
 from .data import mindrecord
 from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
 from .data.loader import Loader
-from .learning.scenes import ensure
-from .training.start import continues, pretrained_state, run_rates
+from .learning.shapes import ensure
+from .training.start import check_batch, continues, pretrained_state, run_rates
 from .training.stop import check_finite, leave_if_asked, Stop, Stopped
 from .training.run import (
     end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, RunError, save_run, start_run, write_steps)
 from .training.metrics import event_format, EventFile, Step
 
 # %% auto #0
-__all__ = ['HELP', 'train_epoch', 'evaluate_now', 'finish_epoch', 'open_splits', 'begin', 'last_words', 'train', 'main']
+__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'evaluation_due', 'judge_epoch', 'finish_epoch', 'open_splits',
+           'begin', 'last_words', 'train_epochs', 'train', 'train_parser', 'main']
 
 # %% ../nbs/8_training/06_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
@@ -38,23 +43,33 @@ def train_epoch(session: Session, # in training
                 stop: Stop, # asked after each step
                ) -> float: # seconds
     "The rest of an epoch. Raises `Stopped` when it was asked to stop and has saved."
-    begun, cfg = time.perf_counter(), run.cfg
-    title = f'epoch {place.epoch + 1}/{cfg.epoch_size}'
-    with tqdm(total=len(loader), initial=place.start, desc=title, unit='step', leave=False, disable=None if run.writes else True) as bar:
-        for k, batch in enumerate(loader.epoch(place.epoch, place.start), place.start + 1):
-            done = place.epoch*len(loader) + k
-            lr = float(rates[done - 1])
-            run.took(Step(place.epoch + 1, k, lr, session.train_step(batch, lr)))
+    begun, title, first = time.perf_counter(), f'epoch {place.epoch + 1}/{run.cfg.epoch_size}', place.start + 1
+    hidden = None if run.writes else True # None: shown on a terminal only
+    with tqdm(total=len(loader), initial=place.start, desc=title, unit='step', leave=False, disable=hidden) as bar:
+        for number, batch in enumerate(loader.epoch(place.epoch, place.start), first):
+            lr = float(rates[place.epoch*len(loader) + number - 1])
+            run.took(Step(place.epoch + 1, number, lr, session.train_step(batch, lr)))
             run.recent.append((run.steps[-1], batch.image_ids))
             check_finite(run)
-            signum = int(run.group.largest(stop.signum))
-            due = cfg.save_checkpoint_steps and k % cfg.save_checkpoint_steps == 0
-            if (due or signum) and k < len(loader): save_run(run, session, Place(done, len(loader)))
-            if signum and k < len(loader): raise Stopped('', signum)
+            if number < len(loader): after_step(session, run, place.epoch, number, len(loader), stop)
             bar.update()
     run.settle() # the clock stops when the device is done
     check_finite(run)
     return time.perf_counter() - begun
+
+# %% ../nbs/8_training/06_train.ipynb #after-step
+def after_step(session: Session, # in training
+               run: Run, # its folder and numbers
+               epoch: int, # from 0
+               number: int, # of the step, from 1
+               per_epoch: int, # steps
+               stop: Stop, # has the signal
+              ) -> None:
+    "Save within an epoch if that is due, or if somebody wants the run to stop; then raise `Stopped`."
+    signum, every = int(run.group.largest(stop.signum)), run.cfg.save_checkpoint_steps
+    due = every and number % every == 0
+    if due or signum: save_run(run, session, Place(epoch*per_epoch + number, per_epoch))
+    if signum: raise Stopped('', signum)
 
 # %% ../nbs/8_training/06_train.ipynb #cell-058
 def evaluate_now(session: Session, # in training
@@ -62,11 +77,12 @@ def evaluate_now(session: Session, # in training
                  run: Run, # takes the numbers and files
                 ) -> bool: # whether it is the best so far
     "Evaluate with all devices through the path of `ssd_nb.eval`."
-    cfg, judge, last = run.cfg, session, run.steps[-1]
+    cfg, last = run.cfg, run.steps[-1]
     if cfg.ema:
-        judge = make_session(cfg.backend, cfg, training=False)
-        judge.set_state(session.get_state())
-    detections = detect_all(judge, dataset, cfg, group=run.group)
+        averaged = make_session(cfg.backend, cfg, training=False)
+        averaged.set_state(session.get_state())
+        session = averaged
+    detections = detect_all(session, dataset, cfg, group=run.group)
     if not run.writes: return False
     report = evaluate(detections, dataset, cfg.rules)
     last.mAP, last.AP50 = report.stats['AP'], report.stats['AP50']
@@ -75,6 +91,28 @@ def evaluate_now(session: Session, # in training
     return last.mAP > run.best
 
 # %% ../nbs/8_training/06_train.ipynb #cell-059
+def evaluation_due(cfg: SSDConfig, # eval_start_epoch, eval_interval
+                   number: int, # of the epoch, from 1
+                  ) -> bool:
+    "Whether an epoch is evaluated: from the first one on in equal steps, and the last in any case."
+    later = number - cfg.eval_start_epoch
+    return number == cfg.epoch_size or (later >= 0 and later % cfg.eval_interval == 0)
+
+def judge_epoch(session: Session, # in training
+                judge: Dataset, # to evaluate on
+                run: Run, # takes numbers and files
+                done: Place, # the end of the epoch
+                stop: Stop, # asked before the evaluation, and obeyed in it at once
+               ) -> None:
+    "Save, evaluate, and keep the best."
+    save_run(run, session, Place(done.step, done.per_epoch, evaluate=True))
+    leave_if_asked(run, stop)
+    with stop.anytime(): better = evaluate_now(session, judge, run)
+    if not better: return
+    run.best = run.steps[-1].mAP
+    if run.cfg.save_best_ckpt: save_run(run, session, done, 'best.safetensors')
+
+# %% ../nbs/8_training/06_train.ipynb #finish-epoch
 def finish_epoch(session: Session, # in training
                  judge: Dataset | None, # to evaluate on
                  run: Run, # takes numbers and files
@@ -82,31 +120,28 @@ def finish_epoch(session: Session, # in training
                  per_epoch: int, # steps
                  stop: Stop, # asked before what takes long
                 ) -> None:
-    "What is due after an epoch: evaluation, checkpoints, curves."
-    cfg, number, done = run.cfg, epoch + 1, Place((epoch + 1)*per_epoch, per_epoch)
-    last = number == cfg.epoch_size
-    if judge and (last or (number >= cfg.eval_start_epoch and (number - cfg.eval_start_epoch) % cfg.eval_interval == 0)):
-        save_run(run, session, Place(done.step, per_epoch, evaluate=True))
-        leave_if_asked(run, stop)
-        with stop.anytime(): better = evaluate_now(session, judge, run)
-        if better:
-            run.best = run.steps[-1].mAP
-            if cfg.save_best_ckpt: save_run(run, session, done, 'best.safetensors')
-    asked, due = run.group.largest(stop.signum), last or number % cfg.save_checkpoint_epochs == 0
+    "What is due after an epoch: evaluation, checkpoints, curves. Raises `Stopped` if it was asked to stop."
+    number, done = epoch + 1, Place((epoch + 1)*per_epoch, per_epoch)
+    last = number == run.cfg.epoch_size
+    if judge and evaluation_due(run.cfg, number): judge_epoch(session, judge, run, done, stop)
+    asked = int(run.group.largest(stop.signum))
+    due = last or number % run.cfg.save_checkpoint_epochs == 0
     if due or asked: save_run(run, session, done)
     elif run.writes: write_steps(run)
     if due: keep_checkpoint(run, number)
-    if asked and not last: raise Stopped('', int(asked))
+    if asked and not last: raise Stopped('', asked)
 
 # %% ../nbs/8_training/06_train.ipynb #cell-061
 def open_splits(cfg: SSDConfig, # which data set
-              group: Group = Alone(), # rank 0 draws the scenes
-             ) -> tuple[SSDConfig, Dataset, Dataset | None]: # with the class names, to learn from, to evaluate on
-    "The data sets of a run; the toy scenes are drawn if they are not there yet."
+                group: Group = Alone(), # rank 0 draws the scenes
+               ) -> tuple[SSDConfig, Dataset, Dataset | None]: # with the class names, to learn from, to evaluate on
+    "The data sets of a run, both by the classes of the first; the toy scenes are drawn if they are not there yet."
     if cfg.dataset == 'shapes' and group.rank == 0: ensure(cfg.coco_root)
     group.largest(0) # wait for rank 0
     learn = mindrecord.open_data(cfg, training=True)
-    return cfg.replace(classes=learn.classes, device_num=group.world), learn, mindrecord.open_data(cfg, training=False) if cfg.run_eval else None
+    cfg = cfg.replace(classes=learn.classes, device_num=group.world)
+    judge = mindrecord.open_data(cfg, training=False) if cfg.run_eval else None
+    return cfg, learn, judge
 
 # %% ../nbs/8_training/06_train.ipynb #cell-062
 def begin(cfg: SSDConfig, # of the run
@@ -118,55 +153,83 @@ def begin(cfg: SSDConfig, # of the run
     session = make_session(cfg.backend, cfg)
     run, state, place = resume_run(cfg, resume, group) if resume else (None, None, None)
     if place and place.per_epoch != per_epoch:
-        raise ConfigError(f'resume: the run in {resume} had {place.per_epoch} steps an epoch, now there are {per_epoch}; it needs the same images and the same --device_num')
+        raise ConfigError(f'resume: the run in {resume} had {place.per_epoch} steps per epoch, now there are '
+                          f'{per_epoch}; it needs the same images and the same --device_num')
     if state is None: place = Place(cfg.pre_trained_epoch_size*per_epoch if continues(cfg) else 0, per_epoch)
     if state is None and cfg.pre_trained: state = pretrained_state(cfg)
     if state is not None: session.set_state(state)
     run = run or start_run(cfg, group)
-    if cfg.tensorboard and run.writes: run.events = EventFile(run.folder, len(run.steps) - place.evaluate) # an evaluation that was lost is shown with its step
+    if cfg.tensorboard and run.writes:
+        shown = len(run.steps) - place.evaluate # an evaluation that was lost is shown with its step
+        run.events = EventFile(run.folder, shown)
     return run, session, place
 
 # %% ../nbs/8_training/06_train.ipynb #cell-064
+def _go_on(run: Run) -> str:
+    "The command that goes on with a run."
+    saved = (run.folder/'last.safetensors').exists()
+    how = 'go on' if saved else 'nothing was saved yet; begin again'
+    return f'{how} with: python -m ssd_nb.train --resume {run.folder}'
+
 @contextmanager
 def last_words(run: Run) -> Iterator[None]:
     "Turn what ends a run into a sentence with the command that goes on."
-    def go_on():
-        saved = (run.folder/'last.safetensors').exists()
-        return f'{"go on" if saved else "nothing was saved yet; begin again"} with: python -m ssd_nb.train --resume {run.folder}'
     try: yield
     except Stopped as e:
         if not run.writes: raise Stopped('', e.signum) from None # rank 0 says it, when it has saved
         at = f'epoch {run.steps[-1].epoch} step {run.steps[-1].step}' if run.steps else 'the start'
-        raise Stopped(f'{signal.Signals(e.signum).name}: stopped after {at}; {go_on()}', e.signum) from None
-    except OSError as e: raise RunError(f'{e.filename or run.folder}: {e.strerror or e}; when that is mended, {go_on()}') from e
-    except SafetensorError as e: raise RunError(f'{run.folder}: the checkpoint cannot be written ({e}); when that is mended, {go_on()}') from e
-    except UserError as e: raise RunError(f'{e}; when that is mended, {go_on()}') from e
+        raise Stopped(f'{signal.Signals(e.signum).name}: stopped after {at}; {_go_on(run)}', e.signum) from None
+    except (UserError, OSError, SafetensorError) as e:
+        what = str(e)
+        if isinstance(e, OSError): what = f'{e.filename or run.folder}: {e.strerror or e}'
+        if isinstance(e, SafetensorError): what = f'{run.folder}: the checkpoint cannot be written ({e})'
+        raise RunError(f'{what}; when that is mended, {_go_on(run)}') from e
 
 # %% ../nbs/8_training/06_train.ipynb #cell-065
+def _greet(run: Run, place: Place, images: int) -> None:
+    "What is going to happen."
+    cfg, devices = run.cfg, f' on each of {run.group.world} devices' if run.group.world > 1 else ''
+    run.say(f'{images} images, {place.per_epoch} steps per epoch, {cfg.epoch_size} epochs, batch size {cfg.batch_size}'
+            f'{devices}; results in {run.folder}')
+    if place.epoch >= cfg.epoch_size:
+        run.say(f'all {cfg.epoch_size} epochs are done; to build on this run start another '
+                f'with --pre_trained {run.folder}')
+    elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
+
+def train_epochs(session: Session, # in training
+                 loader: Loader, # batches
+                 judge: Dataset | None, # to evaluate on
+                 run: Run, # takes numbers and files
+                 place: Place, # where to begin
+                 stop: Stop, # asked after each step
+                ) -> None:
+    "All epochs that are left, each with what is due at its end."
+    rates, count = run_rates(run.cfg, len(loader)), len(loader)
+    for epoch in range(place.epoch, run.cfg.epoch_size):
+        now = place if epoch == place.epoch else Place(epoch*count, count)
+        seconds = train_epoch(session, loader, now, rates, run, stop)
+        if now.start < count: end_epoch(run, session, seconds, count - now.start)
+        finish_epoch(session, judge, run, epoch, count, stop)
+
+# %% ../nbs/8_training/06_train.ipynb #train-code
 def train(cfg: SSDConfig, # all numbers
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
          ) -> Run: # what it left behind
-    "Train a detector, on all devices of this process's group."
+    "Train a detector, on all devices of this process's group. Raises `UserError` or `Stopped` with a sentence."
     if cfg.tensorboard: event_format() # is it installed?
     with Stop() as stop, ExitStack() as stack:
         with stop.anytime():
             group = join(cfg.backend, cfg.device)
-            if cfg.device_num not in (1, group.world): raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
+            if cfg.device_num not in (1, group.world):
+                raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
             cfg, learn, judge = open_splits(cfg, group)
+            check_batch(cfg)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
             run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
             run.category_ids = learn.category_ids
         stack.enter_context(last_words(run))
-        run.say(f'{len(learn.records)} images, {len(loader)} steps an epoch, {cfg.epoch_size} epochs, batch size {cfg.batch_size}'
-                f'{f" on each of {group.world} devices" if group.world > 1 else ""}; results in {run.folder}')
-        if place.epoch >= cfg.epoch_size: run.say(f'all {cfg.epoch_size} epochs are done; to build on this run start another with --pre_trained {run.folder}')
-        elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
-        rates = run_rates(cfg, len(loader))
-        for epoch in range(place.epoch, cfg.epoch_size):
-            now = place if epoch == place.epoch else Place(epoch*len(loader), len(loader))
-            seconds = train_epoch(session, loader, now, rates, run, stop)
-            if now.start < len(loader): end_epoch(run, session, seconds, len(loader) - now.start)
-            finish_epoch(session, judge, run, epoch, len(loader), stop)
+        _greet(run, place, len(learn.records))
+        train_epochs(session, loader, judge, run, place, stop)
     return run
 
 # %% ../nbs/8_training/06_train.ipynb #cell-072
@@ -182,20 +245,30 @@ HELP = '''Train a detector. The flags are grouped; each says what it does, its d
 Every run gets a folder of its own: config.yaml, last/best/epoch-N.safetensors, train.log, metrics.csv, curves.png,
 and from evaluations report.json, predictions.json, detections.png. SIGTERM and Ctrl-C save before they end the run.'''
 
+# %% ../nbs/8_training/06_train.ipynb #main-code
+def train_parser() -> Parser:
+    "All flags of the configuration, and --resume."
+    parser = make_parser('python -m ssd_nb.train', HELP)
+    parser.add_argument('--resume', metavar='RUN',
+                        help='go on with the interrupted run in this folder; its configuration is taken from there')
+    return parser
+
+def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
+    "Become the framework's launcher, which starts this command again in many processes."
+    command = launcher(cfg.backend, cfg.device_num, 'ssd_nb.train')
+    threads = max((os.cpu_count() or 1)//cfg.device_num, 1)
+    os.environ.setdefault('OMP_NUM_THREADS', str(threads))
+    os.execvp(command[0], [*command, *argv])
+
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.train`."
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = make_parser('python -m ssd_nb.train', HELP)
-    parser.add_argument('--resume', metavar='RUN', help='go on with the interrupted run in this folder; its configuration is taken from there')
     with plain_errors():
-        args = parser.parse_args(argv)
+        args = train_parser().parse_args(argv)
         cfg = resumed_config(Path(args.resume), args) if args.resume else config_from_args(args)
         if cfg.tensorboard: event_format() # said once, before there are many processes
-        if cfg.device_num > 1 and not any(v in os.environ for v in LAUNCHED):
-            command = launcher(cfg.backend, cfg.device_num, 'ssd_nb.train')
-            os.environ.setdefault('OMP_NUM_THREADS', str(max((os.cpu_count() or 1)//cfg.device_num, 1)))
-            os.execvp(command[0], [*command, *argv])
+        if cfg.device_num > 1 and not any(name in os.environ for name in LAUNCHED): _launch(cfg, argv)
         try: train(cfg, args.resume)
         except Stopped as e:
             if str(e): print(e, file=sys.stderr)

@@ -1,27 +1,71 @@
 "Boxes, matching and loss against oracles that share no formula with them."
+import itertools, math
 from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import count, parameters, rows
-from ssd_nb.boxes.coding import decode, encode, iou, to_corners
+from ssd_nb.networks.layers import row_sizes, size_after
+from ssd_nb.networks.table import count, parameters, rows
+from ssd_nb.boxes.coding import decode, default_corners, encode, iou
 from ssd_nb.config import SSDConfig
-from ssd_nb.boxes.default_boxes import default_boxes
+from ssd_nb.boxes.default_boxes import BoxConfig, default_boxes, exact_boxes
+from ssd_nb.errors import ConfigError
 from ssd_nb.boxes.matching import match, match_and_encode
 from ssd_nb.learning.schedule import learning_rates
 
 CFG, TINY = SSDConfig(), SSDConfig.preset('tiny')
-share = st.floats(1/1024, 1023/1024, width=32)
+fraction = st.floats(1/1024, 1023/1024, width=32)
 
 @st.composite
 def boxes(draw, most=12):
     "Boxes yxyx in [0,1] with sides of at least 1/300."
     n = draw(st.integers(1, most))
-    values = np.array(draw(st.lists(st.tuples(share, share, share, share), min_size=n, max_size=n)), np.float32)
+    corners = st.tuples(fraction, fraction, fraction, fraction)
+    values = np.array(draw(st.lists(corners, min_size=n, max_size=n)), np.float32)
     low, high = np.minimum(values[:, :2], values[:, 2:]), np.maximum(values[:, :2], values[:, 2:])
     return np.concatenate([low, np.maximum(high, low + np.float32(1/300))], 1)
 
 def test_published_numbers():
-    assert default_boxes(CFG).shape == (1917, 4) and count(CFG) == 4_393_461 and CFG.feature_sizes == (19, 10, 5, 3, 2, 1)
+    assert default_boxes(CFG).shape == (1917, 4) and count(CFG) == 4_393_461
+    assert [m.size for m in CFG.maps] == [(n, n) for n in (19, 10, 5, 3, 2, 1)]
+
+def test_default_boxes_of_the_reference_in_plain_python():
+    "Python's own floats, rounded to float32 once: boxes and corners agree to the bit."
+    boxes, corners, scales = [], [], [.2 + .75/5*k for k in range(6)] + [1.]
+    for k, (cells, step) in enumerate(zip((19, 10, 5, 3, 2, 1), (16, 32, 64, 100, 150, 300))):
+        side, ratios = (.1, (2,)) if k == 0 else (scales[k], (2, 3))
+        shapes = [(side, side)]
+        for r in ratios:
+            short, long = scales[k]/math.sqrt(r), scales[k]*math.sqrt(r)
+            shapes += [(short, long), (long, short)]
+        if k: shapes.append((math.sqrt(scales[k]*scales[k + 1]),)*2)
+        for i, j, (h, w) in itertools.product(range(cells), range(cells), shapes):
+            y, x = (i + .5)/(300/step), (j + .5)/(300/step)
+            boxes.append((y, x, h, w))
+            corners.append((y - h/2, x - w/2, y + h/2, x + w/2))
+    assert np.array_equal(default_boxes(CFG), np.array(boxes, np.float32))
+    assert np.array_equal(default_corners(CFG), np.array(corners, np.float32))
+    assert np.abs(exact_boxes(CFG) - np.array(boxes)).max() < 1e-15
+
+def test_fractional_steps_give_the_centres_of_the_paper():
+    sizes = (19, 10, 5, 3, 2, 1)
+    for cfg in (BoxConfig(steps=[300/n for n in sizes]), BoxConfig(steps=())):
+        boxes, start = exact_boxes(cfg), 0
+        for n, shapes in zip(sizes, cfg.num_default):
+            x = boxes[start:start + n*shapes:shapes, 1]
+            assert np.allclose(x, (np.arange(n) + .5)/n, atol=1e-12)
+            start += n*n*shapes
+        assert start == cfg.num_boxes == 1917
+
+def test_steps_that_do_not_cover_the_image_are_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match='steps: 100 pixels for 4 cells do not cover 512 pixels; leave steps empty'):
+        BoxConfig(image_shape=(512, 512))
+    large = BoxConfig(image_shape=(512, 512), steps=())
+    assert [m.step for m in large.maps] == [16, 32, 64, 128, 256, 512]
+    assert default_boxes(large)[-1, :2].tolist() == [.5, .5]
+
+def test_arrays_of_default_boxes_cannot_be_changed():
+    for array in (default_boxes(CFG), exact_boxes(CFG), default_corners(CFG)):
+        with pytest.raises(ValueError): array[0] = 0
 
 @settings(deadline=None, max_examples=50)
 @given(boxes())
@@ -33,7 +77,7 @@ def test_encoding_is_undone_by_decoding(b):
 @settings(deadline=None, max_examples=50)
 @given(boxes(6), boxes(6))
 def test_iou_by_counting_points(a, b):
-    "The share of grid points in both boxes among those in either, up to the grid's fineness."
+    "The fraction of grid points in both boxes among those in either, up to the grid's fineness."
     grid = (np.arange(400) + .5)/400
     def inside(box): return np.outer((grid > box[0]) & (grid < box[2]), (grid > box[1]) & (grid < box[3]))
     for i, p in enumerate(a):
@@ -41,88 +85,91 @@ def test_iou_by_counting_points(a, b):
             either = (inside(p) | inside(q)).sum()
             if either > 2000: assert abs(iou(a, b)[i, j] - (inside(p) & inside(q)).sum()/either) < .06
 
-def brute_force_match(b, cfg):
-    "The two rules in plain Python: best pair first; then every free box takes its best object above the threshold."
-    overlap = iou(b, to_corners(default_boxes(cfg)))
-    learns = {}
-    pairs = sorted(((-v, m, n) for m, row in enumerate(overlap) for n, v in enumerate(row)), key=lambda t: t)
-    objects = set()
-    for _, m, n in pairs:
-        if m not in objects and n not in learns: learns[n] = m; objects.add(m)
-        if len(objects) == len(b): break
+def naive_reference(b, cfg):
+    "The reference in float32: object after object, each best box scores 2, a box changes hands only for more."
+    corners, zero = default_corners(cfg), np.float32(0)
+    areas = (corners[:, 2] - corners[:, 0])*(corners[:, 3] - corners[:, 1])
+    score, learns = np.zeros(len(corners), np.float32), np.full(len(corners), -1)
+    for m, (y1, x1, y2, x2) in enumerate(b):
+        height = np.maximum(np.minimum(corners[:, 2], y2) - np.maximum(corners[:, 0], y1), zero)
+        width = np.maximum(np.minimum(corners[:, 3], x2) - np.maximum(corners[:, 1], x1), zero)
+        both = height*width
+        overlap = both/(areas + (y2 - y1)*(x2 - x1) - both)
+        overlap[overlap.argmax()] = 2
+        takes = (overlap > np.float32(cfg.match_threshold)) & (overlap > score)
+        score[takes], learns[takes] = overlap[takes], m
+    return learns
+
+def naive_standard(b, cfg):
+    "Every pair, the best first, makes a free object keep a free box; then each box that is left takes its best object."
+    overlap = iou(b, default_corners(cfg))
+    order = np.argsort(-overlap, axis=None, kind='stable') # of equals the earlier object, then the earlier box
+    kept, owner = {}, {}
+    for m, n in zip(*np.unravel_index(order, overlap.shape)):
+        if m in kept or n in owner: continue
+        kept[m], owner[n] = n, m
+        if len(kept) == min(overlap.shape): break
+    learns = np.full(overlap.shape[1], -1)
     for n, column in enumerate(overlap.T):
-        if n not in learns and column.max() > cfg.match_threshold: learns[n] = int(column.argmax())
+        if n in owner: learns[n] = owner[n]
+        elif column.max() > np.float32(cfg.match_threshold): learns[n] = column.argmax()
     return learns
 
-@settings(deadline=None, max_examples=40)
-@given(boxes(8))
-def test_matching_by_brute_force(b):
-    learns = match(b, TINY)
-    overlap = iou(b, to_corners(default_boxes(TINY)))
-    expected = brute_force_match(b, TINY)
-    for n in np.flatnonzero(learns != [expected.get(n, -1) for n in range(TINY.num_boxes)]): # only where rounding makes a tie
-        close = [overlap[m, n] for m in (learns[n], expected.get(n, -1)) if m >= 0] + [TINY.match_threshold]*(min(learns[n], expected.get(n, -1)) < 0)
-        assert max(close) - min(close) < 1e-5 or len(np.unique(overlap.argmax(1))) < len(b)
+def naive_match(b, cfg):
+    return naive_standard(b, cfg) if cfg.rules.bipartite else naive_reference(b, cfg)
 
-def one_object_at_a_time(b, cfg):
-    "Both protocols in the plainest way: no grid, no bar, no sorting; float32 as in the library, so that even ties agree."
-    corners = to_corners(default_boxes(cfg))
-    overlap = np.array([iou(box[None], corners)[0] for box in b])
-    learns, best = np.full(cfg.num_boxes, -1), np.full(cfg.num_boxes, np.float32(cfg.match_threshold))
-    for m, row in enumerate(overlap):
-        better = row > best
-        learns[better], best[better] = m, row[better]
-    if cfg.rules.bipartite: # the best of all pairs, then the best of what is left
-        left = overlap.copy()
-        for _ in range(min(left.shape)):
-            m, n = divmod(int(left.argmax()), cfg.num_boxes)
-            learns[n], left[m], left[:, n] = m, -1, -1
-    else:
-        for m in range(len(b) - 1, -1, -1): learns[overlap[m].argmax()] = m # the first object has the last word
-    return learns
+VARIANTS = itertools.product((CFG, TINY), ('standard', 'reference'), (.5, .3))
+CONFIGS = [replace(c, protocol=p, match_threshold=t) for c, p, t in VARIANTS]
+CONFIGS += [replace(CFG, match_threshold=0.), replace(TINY, match_threshold=1.)]
+CONFIGS += [replace(CFG, first_scale=.01, min_scale=.05, steps=(16, 31, 64, 110, 151, 300))]
 
-CONFIGS = [replace(c, protocol=p, match_threshold=t) for c in (CFG, TINY) for p in ('standard', 'reference') for t in (.5, .3)]
-CONFIGS += [replace(CFG, match_threshold=0.), replace(TINY, match_threshold=1.), replace(CFG, first_scale=.01, min_scale=.05, steps=(16, 31, 64, 110, 151, 300))]
+BORDER = ([0, 0, 1, 1], [0, 0, .25, 1], [.75, 0, 1, 1], [0, .5, 1, 1], [0, 0, .125, .125], [0, 0, 1/64, 1/64])
 
 @st.composite
 def hard_boxes(draw):
-    "Boxes with the ties of real data: copies, default boxes themselves, symmetric ones, and boxes along the border down to a hair's breadth."
+    "Boxes with the ties of real data: copies, default boxes, symmetric ones, some along the border, some tiny."
     found = list(draw(boxes(8)))
-    defaults = np.clip(to_corners(default_boxes(CFG)), 0, 1)
+    defaults = np.clip(default_corners(CFG), 0, 1)
     for kind in draw(st.lists(st.sampled_from(('copy', 'default', 'square', 'border', 'dot')), max_size=8)):
-        k, box = draw(st.integers(0, 1916)), found[draw(st.integers(0, len(found) - 1))]
-        side = draw(st.sampled_from((1/1024, 1/64, 1/8, 1/4, 1/2)))
-        if kind == 'copy': found += [box]*draw(st.integers(1, 4))
+        k, side = draw(st.integers(0, 1916)), draw(st.sampled_from((1/1024, 1/64, 1/8, 1/4, 1/2)))
+        if kind == 'copy': found += [found[k % len(found)]]*draw(st.integers(1, 4))
         if kind == 'default': found.append(defaults[k])
-        if kind == 'square': found.append(np.array([.5 - side, .5 - side, .5 + side, .5 + side]))
-        if kind == 'border': found.append(np.array(draw(st.sampled_from(([0, 0, side, 1], [1 - side, 0, 1, 1], [0, 1 - side, 1, 1], [0, 0, side, side], [0, 0, 1, 1])))))
+        low, high = .5 - side, .5 + side
+        if kind == 'square': found.append(np.array([low, low, high, high]))
+        if kind == 'border': found.append(np.array(draw(st.sampled_from(BORDER))))
         if kind == 'dot': found.append(np.array([k/1917, .5, k/1917 + 1e-6, .5 + 1e-6]))
     return np.array(found, np.float32)
 
-@pytest.mark.parametrize('cfg', CONFIGS, ids=lambda c: f'{c.image_size}-{c.protocol}-{c.match_threshold}-{c.first_scale}')
+def name_of(cfg): return f'{cfg.image_size}-{cfg.protocol}-{cfg.match_threshold}-{cfg.first_scale}'
+
+@pytest.mark.parametrize('cfg', CONFIGS, ids=name_of)
 @settings(deadline=None, max_examples=60)
 @given(hard_boxes())
-def test_matching_equals_one_object_at_a_time(cfg, b):
-    expected = one_object_at_a_time(b, cfg)
+def test_matching_equals_the_naive_loop(cfg, b):
+    expected = naive_match(b, cfg)
     assert np.array_equal(match(b, cfg), expected)
     locs, labels, matched = match_and_encode(b, np.arange(len(b)) + 1, cfg)
     assert np.array_equal(labels, expected + 1) and matched == (expected >= 0).sum()
     whole = encode(b[np.maximum(expected, 0)], cfg)
     assert np.array_equal(locs[expected >= 0], whole[expected >= 0]) and not locs[expected < 0].any()
+    assert locs.dtype == np.float32 and labels.dtype == np.int32
 
-def test_matching_where_the_grid_does_not_help():
-    "Objects that touch no default box, more equal objects than contenders, more objects than default boxes."
+def test_matching_at_its_limits():
+    "Objects that touch no default box, equal objects, more objects than default boxes."
     few = replace(TINY, image_shape=(32, 32))
-    outside, many = np.array([[3, 3, 4, 4], [-4, -4, -3, -3]], np.float32), np.tile(np.array([[.2, .2, .4, .4]], np.float32), (60, 1))
+    outside = np.array([[3, 3, 4, 4], [-4, -4, -3, -3]], np.float32)
+    many = np.tile(np.array([[.2, .2, .4, .4]], np.float32), (60, 1))
     for cfg in CONFIGS[:4] + [few]:
-        for b in (outside, many, np.concatenate([outside, many]), np.resize(many, (few.num_boxes + 3, 4))[:None if cfg is few else 70]):
-            assert np.array_equal(match(b, cfg), one_object_at_a_time(b, cfg))
+        crowd = np.resize(many, (few.num_boxes + 3 if cfg is few else 70, 4))
+        for b in (outside, many, np.concatenate([outside, many]), crowd):
+            assert np.array_equal(match(b, cfg), naive_match(b, cfg))
+    assert (match(np.zeros((0, 4), np.float32), CFG) == -1).all() and len(match([], CFG)) == 1917
 
 def test_an_overlap_of_exactly_the_threshold_is_background():
     b = np.array([[.2, .2, .6, .6], [.5, .1, .9, .5]], np.float32)
-    for exact in np.sort(iou(b, to_corners(default_boxes(CFG))).ravel())[-12:]:
+    for exact in np.sort(iou(b, default_corners(CFG)).ravel())[-12:]:
         cfg = replace(CFG, match_threshold=float(exact))
-        assert np.array_equal(match(b, cfg), one_object_at_a_time(b, cfg))
+        assert np.array_equal(match(b, cfg), naive_match(b, cfg))
 
 @settings(deadline=None, max_examples=50)
 @given(boxes())
@@ -138,8 +185,13 @@ def test_boxes_without_area_are_refused(bad):
 
 def test_names_of_the_checkpoint_follow_the_table():
     assert len(parameters(CFG)) == 409 and len({p.name for p in parameters(CFG)}) == 409
-    convs = [c for r in rows(CFG) for c in r.convs]
-    assert all(c.groups in (1, c.cin) and c.size == -(-c.size_in//c.stride) for c in convs)
+    sizes = row_sizes(rows(CFG), CFG.image_shape)
+    for row in rows(CFG):
+        size = sizes[row.sources[0]]
+        for layer in row.layers:
+            after = size_after(layer, size)
+            assert layer.groups in (1, layer.cin) and after == tuple(-(-n//layer.stride) for n in size)
+            size = after
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 20), st.integers(1, 30), st.floats(0, 5))

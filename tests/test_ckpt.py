@@ -3,9 +3,10 @@ import json, os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.ckpt import read_ckpt, write_ckpt
-from ssd_nb.checkpoint import from_reference, load, to_reference
+from ssd_nb.checkpoint import load
+from ssd_nb.backends.reference import from_reference, reference_names, to_reference
 from ssd_nb.errors import CheckpointError
 from ssd_nb.config import SSDConfig
 
@@ -20,7 +21,8 @@ def published():
     return json.loads(file.read_text())['parameters']
 
 def test_published_names_and_shapes(published):
-    ours = {f'network.{p.reference}': (p.shape, p.trainable) for p in parameters(SSDConfig())}
+    names = reference_names(SSDConfig())
+    ours = {f'network.{names[p.name]}': (p.shape, p.trainable) for p in parameters(SSDConfig())}
     assert ours == {name: (tuple(shape), trainable) for name, shape, trainable in published}
 
 @pytest.mark.parametrize('prefix', ['network.', '', 'network.network.'])
@@ -69,8 +71,8 @@ def test_damage_is_refused_or_harmless(tmp_path_factory, data):
     except CheckpointError as e: assert 'x.ckpt' in str(e)
 
 def test_slices(tmp_path, monkeypatch):
-    from ssd_nb import checkpoint
-    monkeypatch.setattr(checkpoint, 'SLICE', 100)
+    from ssd_nb.backends import ckpt
+    monkeypatch.setattr(ckpt, 'SLICE', 100)
     a = np.arange(1000, dtype=np.float32).reshape(10, 100)
     write_ckpt(tmp_path/'a.ckpt', dict(a=a))
     assert np.array_equal(read_ckpt(tmp_path/'a.ckpt')['a'], a)

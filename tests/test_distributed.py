@@ -6,60 +6,75 @@ from conftest import NET
 from ssd_nb import checkpoint
 from ssd_nb.config import SSDConfig
 from ssd_nb.backends.launch import free_port
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import train
 
 SCRIPTS = Path(__file__).resolve().parent.parent/'scripts'
 ENV = {**os.environ, 'OMP_NUM_THREADS': '1'}
 # the reference's two scripts differ by their default device and framework, and by a table of ranks
-DISTRIBUTE = dict(torch=lambda count, *rest: ('run_distribute_train_gpu.sh', count, *rest), mindspore=lambda count, epochs, lr, data, *pre: ('run_distribute_train.sh', count, epochs, lr, data, '-', *pre))
+def distribute(backend, count, epochs, lr, data, *pre):
+    if backend == 'torch': return 'run_distribute_train_gpu.sh', count, epochs, lr, data, *pre
+    return 'run_distribute_train.sh', count, epochs, lr, data, '-', *pre
+
 EVAL = dict(torch='run_eval_gpu.sh', mindspore='run_eval.sh')
 
 RUN = dict(NET, num_workers=0, warmup_epochs=2., eval_start_epoch=5)
 
 def script(name, *args, cwd, backend, more='', status=0):
     env = {**ENV, 'DEVICE_TARGET': 'CPU', 'BACKEND': backend, 'ARGS': more, 'PYTHON': sys.executable}
-    done = subprocess.run(['bash', SCRIPTS/name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    line = ['bash', SCRIPTS/name, *map(str, args)]
+    done = subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
     log = ''.join(p.read_text() for p in sorted(cwd.glob('*/log.txt')))
     assert done.returncode == status, done.stdout + done.stderr + log
-    assert '[ERROR]' not in log and '[WARNING]' not in log and '[INFO]' not in log, log
+    assert not any(sign in log for sign in ('[ERROR]', '[WARNING]', '[INFO]')), log
     return done
 
 @pytest.fixture(scope='module')
 def begun(backend, tmp_path_factory):
-    "Scenes, the network's numbers, and weights after 60 steps: fresh ones turn the last digit of a sum into the third of a loss within ten steps (nbs/20b_devices)."
+    """Scenes, the network's numbers, and weights after 60 steps: fresh ones turn the last digit of a sum into the third
+    of a loss within ten steps (nbs/8_training/07_devices)."""
     folder = tmp_path_factory.mktemp('begun')
     root = write_shapes(folder/'shapes', train=48, val=20)
-    cfg = SSDConfig.preset('tiny', backend=backend, coco_root=str(root), device='cpu', batch_size=8, epoch_size=10, run_eval=False, lr=.02, output_dir=str(folder/'run'), **RUN)
-    train(cfg)
+    train(SSDConfig.preset('tiny', backend=backend, coco_root=str(root), device='cpu', batch_size=8, epoch_size=10,
+                           run_eval=False, lr=.02, output_dir=str(folder/'run'), **RUN))
     (folder/'net.yaml').write_text(json.dumps({**RUN, 'coco_root': str(root)})) # JSON is YAML
     return root, folder/'run', folder/'net.yaml'
 
 @pytest.fixture(scope='module')
 def pair(backend, begun, tmp_path_factory):
-    "The same ten steps and their evaluation: one process with batches of 8, two with 4 each. Batch norm takes the statistics of all images (sync_norm)."
+    """The same steps and their evaluation: one process with batches of 8, two with 4 each. Batch norm takes the
+    statistics of all images (sync_norm)."""
     (_, weights, net), folder = begun, tmp_path_factory.mktemp('pair')
     common = f'--preset tiny --config {net} --run_eval true --lr_init .001 --sync_norm true'
-    (folder/'one').mkdir(); (folder/'two').mkdir()
-    script('run_standalone_train.sh', 2, .001, 'shapes', 0, weights, 0, cwd=folder/'one', backend=backend, more=f'{common} --batch_size 8')
-    script(*DISTRIBUTE[backend](2, 2, .001, 'shapes', weights, 0), cwd=folder/'two', backend=backend, more=f'{common} --batch_size 4')
-    return folder/'one/LOG/run', folder/'two/LOG/run'
+    one, two = folder/'one', folder/'two'
+    for place in (one, two): place.mkdir()
+    script('run_standalone_train.sh', 2, .001, 'shapes', 0, weights, 0, cwd=one, backend=backend,
+           more=f'{common} --batch_size 8')
+    script(*distribute(backend, 2, 2, .001, 'shapes', weights, 0), cwd=two, backend=backend,
+           more=f'{common} --batch_size 4')
+    return one/'LOG/run', two/'LOG/run'
 
-def column(run, name): return np.array([float(r[name]) for r in csv.DictReader((run/'metrics.csv').open()) if r[name]])
+def column(run, name):
+    rows = csv.DictReader((run/'metrics.csv').open())
+    return np.array([float(row[name]) for row in rows if row[name]])
 
 def test_two_processes_have_the_losses_of_one(pair):
     one, two = (column(run, 'loss') for run in pair)
     assert len(one) == len(two) == 12
-    np.testing.assert_allclose(one[:10], two[:10], rtol=1e-4)
+    assert abs(two[0]/one[0] - 1) < 1e-4 # from equal weights
+    np.testing.assert_allclose(one, two, rtol=1e-2) # where each step starts from what the last one rounded
     a, b = (checkpoint.load(run/'last.safetensors')[0] for run in pair)
-    assert max(np.abs(a[k] - b[k]).max()/max(np.abs(a[k]).max(), 1e-6) for k in a if k.endswith(('weight', 'variance')) and not k.startswith('momentum')) < 1e-3
+    for name in a:
+        if not name.endswith(('weight', 'variance')) or name.startswith('momentum'): continue
+        assert np.abs(a[name] - b[name]).max() < 1e-2*np.abs(a[name]).max() + 1e-6, name
 
 def test_two_processes_evaluate_as_one(backend, pair, tmp_path):
     two = pair[1]
     report = json.loads((two/'report.json').read_text())
     found = script(EVAL[backend], 'shapes', two, 0, cwd=tmp_path, backend=backend, more='--batch_size 4')
-    assert json.loads((tmp_path/'eval0/results/report.json').read_text())['AP'] == report['AP']
-    assert (tmp_path/'eval0/results/predictions.json').read_bytes() == (two/'predictions.json').read_bytes()
+    results = tmp_path/'eval0/results'
+    assert json.loads((results/'report.json').read_text())['AP'] == report['AP']
+    assert (results/'predictions.json').read_bytes() == (two/'predictions.json').read_bytes()
     assert 'mAP: ' in found.stdout
 
 def test_only_rank_0_writes(pair):
@@ -71,18 +86,22 @@ def command(*args): return [sys.executable, '-m', 'ssd_nb.train', *map(str, args
 def test_interrupted_together_and_resumed(backend, begun, tmp_path):
     "Signals to the launcher of two processes; the resumed run equals an undisturbed one, bit by bit."
     *_, net = begun
-    args = f'--preset tiny --config {net} --backend {backend} --device cpu --device_num 2 --batch_size 4 --epoch_size 3 --run_eval false --log_steps 1 --eval_start_epoch 1'.split()
+    args = (f'--preset tiny --config {net} --backend {backend} --device cpu --device_num 2 --batch_size 4 '
+            '--epoch_size 3 --run_eval false --log_steps 1 --eval_start_epoch 1').split()
     def run(*more): subprocess.run(command(*more), env=ENV, check=True, capture_output=True)
     run(*args, '--output_dir', tmp_path/'whole')
     args += ['--output_dir', tmp_path/'stopped']
     for signum, moment in ((signal.SIGTERM, 'epoch: 1 step: 3,'), (signal.SIGINT, 'epoch: 2 step: 3,')):
-        process, log = subprocess.Popen(command(*args), env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True), tmp_path/'stopped/train.log'
+        log = tmp_path/'stopped/train.log'
+        process = subprocess.Popen(command(*args), env=ENV, text=True,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while not (log.exists() and moment in log.read_text()):
             assert process.poll() is None, process.stderr.read()
             time.sleep(.005)
         process.send_signal(signum)
         err = process.communicate(timeout=60)[1]
-        assert process.returncode and re.search('SIG(TERM|INT): stopped after', err) and f'--resume {tmp_path}/stopped' in err, err
+        assert process.returncode and re.search('SIG(TERM|INT): stopped after', err), err
+        assert f'--resume {tmp_path}/stopped' in err, err
         args = ['--resume', tmp_path/'stopped']
     assert len((tmp_path/'stopped/metrics.csv').read_text().splitlines()) - 1 < 18
     run(*args)
@@ -93,11 +112,14 @@ def test_interrupted_together_and_resumed(backend, begun, tmp_path):
 @pytest.mark.parametrize('backend', ['mindspore'], indirect=True)
 def test_msrun_starts_a_group_as_well(backend, begun, tmp_path):
     "MindSpore's own launcher, as on several machines."
-    if not (msrun := shutil.which('msrun') or shutil.which('msrun', path=str(Path(sys.executable).parent))): pytest.skip('no msrun')
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
+    if not shutil.which('msrun', path=path): pytest.skip('no msrun')
     *_, net = begun
     (tmp_path/'train.py').write_text('from ssd_nb.train import main; main()')
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])
-    done = subprocess.run([msrun, '--worker_num=2', '--local_worker_num=2', '--join=True', f'--master_port={free_port()}', f'--log_dir={tmp_path}/logs', str(tmp_path/'train.py'), *f'--preset tiny --config {net} --backend mindspore --device cpu '
-        f'--device_num 2 --batch_size 4 --epoch_size 1 --run_eval false --output_dir {tmp_path}/run'.split()], env={**ENV, 'PATH': path}, capture_output=True, text=True, timeout=200)
+    line = [shutil.which('msrun', path=path), '--worker_num=2', '--local_worker_num=2', '--join=True',
+            f'--master_port={free_port()}', f'--log_dir={tmp_path}/logs', str(tmp_path/'train.py')]
+    line += (f'--preset tiny --config {net} --backend mindspore --device cpu --device_num 2 --batch_size 4 '
+             f'--epoch_size 1 --run_eval false --output_dir {tmp_path}/run').split()
+    done = subprocess.run(line, env={**ENV, 'PATH': path}, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert len(column(tmp_path/'run', 'loss')) == 6

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from conftest import BACKEND, FRAMEWORKS, command, lively_session, perfect
-from ssd_nb.networks.layers import initial_state
+from ssd_nb.networks.table import initial_state
 from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
 from ssd_nb.detection.coco_eval import evaluate
@@ -20,7 +20,7 @@ from ssd_nb.eval import evaluate_by, main, variants
 from ssd_nb.training.evaluation import (
     MOST, confident, count_kinds, curves_picture, detect_all, detect_by, kinds_by_image, rank_images, review_picture)
 from ssd_nb.detection.postprocess import Detections
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):

@@ -13,7 +13,7 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.export import LIMIT, ExportError, answers, check_images, export, run_mindir, run_onnx
-from ssd_nb.learning.shapes import CLASSES
+from ssd_nb.learning.drawings import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
 onnxruntime = pytest.importorskip('onnxruntime')

@@ -1,11 +1,12 @@
-"The reference model, full size in float32, in torch and in MindSpore: the same numbers. Tiny bounds and the reasons stand in notebook 16."
+"The reference model, full size in float32, in torch and in MindSpore: the same numbers. Tiny bounds; the reasons stand in nbs/7_frameworks/06_parity."
 import numpy as np, pytest
 pytest.importorskip('torch'); pytest.importorskip('mindspore')
-from ssd_nb.networks.layers import initial_state, parameters
+from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import MOMENTUM, make_session
 from ssd_nb.backends.ckpt import write_ckpt
-from ssd_nb.checkpoint import load, save, to_reference
+from ssd_nb.checkpoint import load, save
+from ssd_nb.backends.reference import to_reference
 from ssd_nb.config import SSDConfig
 from ssd_nb.detection.postprocess import postprocess
 from ssd_nb.learning.schedule import learning_rates
@@ -45,15 +46,16 @@ def test_losses_of_twenty_steps(runs):
 @pytest.fixture(scope='module')
 def exact():
     "The state after the first step, computed in float64: what both frameworks round."
-    from ssd_nb.backends.torch import SSD, multibox_loss, named_tensors
+    from ssd_nb.backends.torch_net import TorchNet, torch_loss
     import torch
-    batch, net, first = random_batch(CFG, 4), SSD(CFG), initial_state(CFG)
+    batch, net, first = random_batch(CFG, 4), TorchNet(CFG), initial_state(CFG)
     with torch.no_grad():
-        for name, t in named_tensors(net, CFG).items(): t.copy_(torch.from_numpy(first[name]))
+        for name, t in net.tensors().items(): t.copy_(torch.from_numpy(first[name]))
     net = net.double().train()
     locs, logits = net(torch.from_numpy(batch.images))
-    multibox_loss(locs, logits, torch.from_numpy(batch.locs).double(), torch.from_numpy(batch.labels).long(), gamma=CFG.gamma, alpha=CFG.alpha).backward()
-    state, lr, tensors = {}, learning_rates(CFG, 458)[0], named_tensors(net, CFG)
+    targets = torch.from_numpy(batch.locs).double(), torch.from_numpy(batch.labels).long()
+    torch_loss(locs, logits, *targets, gamma=CFG.gamma, alpha=CFG.alpha).backward()
+    state, lr, tensors = {}, learning_rates(CFG, 458)[0], net.tensors()
     for p in parameters(CFG):
         state[p.name] = tensors[p.name].detach().numpy()
         if not p.trainable: continue

@@ -15,9 +15,9 @@ from ssd_nb.errors import DataError
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
 from ssd_nb.predict import (
-    COCO_CLASSES, COCO_IDS, detect, detect_files, find_images, load_detector, main, names_and_ids, number_images,
+    COCO_CLASSES, COCO_IDS, detect, detect_files, image_files, load_detector, main, names_and_ids, number_images,
     pixels, predict, square)
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -81,12 +81,12 @@ def test_what_is_no_image_is_passed_over(checkpoint, tmp_path, capsys):
     good = np.full((60, 60, 3), 90, np.uint8)
     Image.fromarray(good).save(folder/'a.png'); Image.fromarray(good).save(folder/'a.jpg')
     (folder/'b.png').write_bytes((folder/'a.png').read_bytes()[:80]); (folder/'c.jpg').write_bytes(b''); (folder/'d.txt').write_text('hello'); (folder/'.hidden').write_text('x'); (folder/'sub').mkdir()
-    assert [p.name for p in find_images([str(folder), str(folder/'a.png')])] == ['a.jpg', 'a.png', 'b.png', 'c.jpg', 'd.txt']
-    rows = predict(find_images([str(folder)]), load_detector(checkpoint), tmp_path/'out')
+    assert [p.name for p in image_files([str(folder), str(folder/'a.png')])] == ['a.jpg', 'a.png', 'b.png', 'c.jpg', 'd.txt']
+    rows = predict(image_files([str(folder)]), load_detector(checkpoint), tmp_path/'out')
     out = capsys.readouterr()
     assert out.err.count('skipped ') == 3 and 'd.txt: not a readable image' in out.err and '2 images, ' in out.out and json.loads((tmp_path/'out'/'predictions.json').read_text()) == rows
     assert {p.name for p in (tmp_path/'out').iterdir()} == {'a.png', 'a-2.png', 'predictions.json'}
-    with pytest.raises(UserError, match='none of the 3 files'): predict(find_images([f'{folder}/[bcd].*']), load_detector(checkpoint), tmp_path/'none')
+    with pytest.raises(UserError, match='none of the 3 files'): predict(image_files([f'{folder}/[bcd].*']), load_detector(checkpoint), tmp_path/'none')
     with pytest.raises(UserError, match='would replace'): predict([folder/'a.png'], load_detector(checkpoint), folder)
     with pytest.raises(DataError, match='d.txt'): detect(folder/'d.txt', checkpoint)
     assert [type(found).__name__ for _, found in detect_files([folder/'d.txt', folder/'a.png'], load_detector(checkpoint))] == ['DataError', 'Detections']

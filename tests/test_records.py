@@ -11,7 +11,7 @@ from ssd_nb.errors import DataError
 from ssd_nb.images import image_bytes
 from ssd_nb.data.mindrecord import open_data, prepare_record, read_manifest, read_record
 from ssd_nb.data.shards import HEADER, USAGES, find_images_in
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 
 needs_mindspore = pytest.mark.skipif(importlib.util.find_spec('mindspore') is None,
                                      reason='mindspore writes the records; it is not installed')

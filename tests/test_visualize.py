@@ -3,9 +3,8 @@ import subprocess, sys
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.visualize import (
-    class_colour, draw_boxes, panels, place_label, plot_lines, running_mean, save_figure, show_grid, show_image,
-    text_colour)
+from ssd_nb.captions import class_colour, place_label, text_colour
+from ssd_nb.visualize import draw_boxes, panels, plot_lines, running_mean, save_figure, show_grid, show_image
 
 numbers = st.floats(-50, 250, allow_nan=False)
 
@@ -19,7 +18,8 @@ def test_a_label_that_fits_lies_inside_the_image(box, corners):
 @given(st.lists(st.tuples(numbers, numbers, numbers, numbers), max_size=6), st.integers(20, 300), st.integers(20, 300))
 def test_any_boxes_can_be_drawn(boxes, height, width):
     boxes = np.array(boxes).reshape(-1, 4)
-    fig = show_image(np.zeros((height, width, 3), np.uint8), boxes, labels=np.ones(len(boxes), int), scores=np.linspace(0, 1, len(boxes)), names=('x',), side=2.)
+    labels, scores = np.ones(len(boxes), int), np.linspace(0, 1, len(boxes))
+    fig = show_image(np.zeros((height, width, 3), np.uint8), boxes, labels, scores, names=('x',), side=2.)
     assert fig._repr_png_()[:4] == b'\x89PNG'
 
 def test_labels_of_two_calls_keep_apart():
@@ -30,9 +30,11 @@ def test_labels_of_two_calls_keep_apart():
     assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
 
 def test_text_contrast_is_legible_on_every_class_colour():
-    def luminance(c): return np.where(np.array(c) <= .04045, np.array(c)/12.92, ((np.array(c) + .055)/1.055)**2.4) @ (.2126, .7152, .0722)
-    for label in range(91):
-        a, b = sorted((luminance(class_colour(label)), 1. if text_colour(class_colour(label)) == 'white' else 0.))
+    def luminance(c):
+        c = np.array(c)
+        return np.where(c <= .04045, c/12.92, ((c + .055)/1.055)**2.4) @ (.2126, .7152, .0722)
+    for colour in map(class_colour, range(91)):
+        a, b = sorted((luminance(colour), 1. if text_colour(colour) == 'white' else 0.))
         assert (b + .05)/(a + .05) >= 4.5
 
 @settings(deadline=None)
@@ -45,15 +47,20 @@ def test_short_and_empty_curves_are_drawn():
     for n in (0, 1, 2, 3): plot_lines({'loss': (range(n), np.ones(n))}, smooth=51, log=True)._repr_png_()
 
 def test_images_of_different_shapes_share_a_grid():
-    grid = show_grid([np.zeros((h, w, 3), np.uint8) for h, w in ((10, 30), (30, 10), (5, 5))], columns=2, titles=['a', 'b', 'c'])
+    images = [np.zeros((h, w, 3), np.uint8) for h, w in ((10, 30), (30, 10), (5, 5))]
+    grid = show_grid(images, columns=2, titles=['a', 'b', 'c'])
     assert len(grid.axes) == 3 and grid._repr_png_()
 
 def test_a_failed_save_keeps_the_old_file(tmp_path):
-    path = tmp_path/'a.png'; path.write_bytes(b'old')
-    fig, axes = panels(); axes[0, 0].set_title('$\\broken$')
+    path = tmp_path/'a.png'
+    path.write_bytes(b'old')
+    fig, axes = panels()
+    axes[0, 0].set_title('$\\mathdefault{\\broken}$') # as if it were a formula of matplotlib's own
     with pytest.raises(ValueError): save_figure(fig, path)
     assert path.read_bytes() == b'old' and [p.name for p in tmp_path.iterdir()] == ['a.png']
 
 def test_import_leaves_pyplot_alone():
-    code = "import sys, ssd_nb.visualize as v; v.plot_lines({'a': ([1], [1])})._repr_png_(); sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = '''import sys, ssd_nb.visualize as v
+v.plot_lines({'a': ([1], [1])})._repr_png_()
+sys.exit('matplotlib.pyplot' in sys.modules)'''
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Iterator, Sequence
 
 # %% auto #0
-__all__ = ['GRACE', 'roles', 'free_port', 'forwarding', 'wait_for', 'launch', 'main']
+__all__ = ['GRACE', 'USAGE', 'roles', 'free_port', 'forwarding', 'wait_for', 'launch', 'main']
 
 # %% ../../nbs/7_frameworks/05_launch.ipynb #86666a6e
 def roles(count: int, # devices
@@ -24,9 +24,7 @@ def free_port() -> int:
     "A port of this machine that nobody listens at."
     with socket.create_server(('127.0.0.1', 0)) as s: return s.getsockname()[1]
 
-# %% ../../nbs/7_frameworks/05_launch.ipynb #62f75a30
-GRACE = 10. # seconds that the others get to end after one has failed
-
+# %% ../../nbs/7_frameworks/05_launch.ipynb #forwarding
 @contextmanager
 def forwarding(processes: Sequence[subprocess.Popen], # that shall hear of signals
               ) -> Iterator[None]:
@@ -38,42 +36,55 @@ def forwarding(processes: Sequence[subprocess.Popen], # that shall hear of signa
     finally:
         for s, handler in old.items(): signal.signal(s, handler)
 
+# %% ../../nbs/7_frameworks/05_launch.ipynb #62f75a30
+GRACE = 10. # seconds that the others get to end after one has failed
+
 def wait_for(processes: Sequence[subprocess.Popen], # that work together
+             grace: float | None = None, # seconds; none takes GRACE
             ) -> int: # 0 if all did well, else the status of the first that did not
     "Wait until all have ended. After a failure the others are ended, too."
+    grace = GRACE if grace is None else grace
     status, deadline = 0, None
     while running := [p for p in processes if p.poll() is None]:
         failed = [p.returncode for p in processes if p.returncode]
-        if failed and deadline is None: status, deadline = failed[0], time.monotonic() + GRACE
+        if failed and deadline is None: status, deadline = failed[0], time.monotonic() + grace
         if deadline and time.monotonic() > deadline:
             for p in running: p.kill()
         time.sleep(.05)
     return status or next((p.returncode for p in processes if p.returncode), 0)
 
 # %% ../../nbs/7_frameworks/05_launch.ipynb #d642271b
+def _start(command: Sequence[str], role: dict[str, str]) -> subprocess.Popen:
+    "A process of the cluster, in a session of its own; the scheduler has nothing to say."
+    scheduler = role['MS_ROLE'] == 'MS_SCHED'
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if scheduler else {}
+    return subprocess.Popen(command, env={**os.environ, **role}, start_new_session=True, **silent)
+
 def launch(command: Sequence[str], # what each process runs
            count: int, # devices
           ) -> int: # exit status: 0, or that of the first worker that failed
     "Run a command as a MindSpore cluster on this machine."
+    scheduler, *parts = roles(count, free_port())
     processes, workers = [], []
     try:
         with forwarding(workers):
-            for role in roles(count, free_port()):
-                scheduler = role['MS_ROLE'] == 'MS_SCHED' # has nothing to say
-                silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if scheduler else {}
-                processes.append(subprocess.Popen(command, env={**os.environ, **role}, start_new_session=True, **silent))
-                if not scheduler: workers.append(processes[-1])
+            processes.append(_start(command, scheduler))
+            for role in parts:
+                workers.append(_start(command, role))
+                processes.append(workers[-1])
             return wait_for(workers)
     finally:
         for p in processes: p.kill()
         for p in processes: p.wait()
 
 # %% ../../nbs/7_frameworks/05_launch.ipynb #0bc66707
+USAGE = 'usage: python -m ssd_nb.backends.launch COUNT MODULE [ARGUMENTS...]'
+
 def main(argv: Sequence[str] | None = None, # COUNT MODULE ARGUMENTS...; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.backends.launch`; `train --device_num` calls it."
     argv = sys.argv[1:] if argv is None else list(argv)
-    if len(argv) < 2 or not argv[0].isdigit(): raise SystemExit('usage: python -m ssd_nb.backends.launch COUNT MODULE [ARGUMENTS...]')
+    if len(argv) < 2 or not argv[0].isdigit() or int(argv[0]) < 1: raise SystemExit(USAGE)
     status = launch([sys.executable, '-m', *argv[1:]], int(argv[0]))
     raise SystemExit(status if status >= 0 else 128 - status) # killed by a signal: as a shell says it
 

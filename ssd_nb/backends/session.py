@@ -10,28 +10,34 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 import numpy as np
-from ..networks.layers import Parameter, parameters
+from ..networks.layers import Parameter
+from ..networks.table import parameters
 from ..config import SSDConfig
 from ..errors import ConfigError, UserError, optional
 from ..data.loader import Batch
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'check_state', 'frozen', 'learnt',
-           'moving', 'for_inference', 'Group', 'Alone', 'DeviceLost', 'join', 'launcher']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'AVERAGED', 'WARM', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'allowed_arrays',
+           'check_state', 'frozen', 'learnt', 'moving', 'average_decay', 'averaged_steps', 'for_inference', 'Group',
+           'Alone', 'DeviceLost', 'join', 'launcher']
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-005
 class Session(Protocol):
     "A network on a device, with its optimiser when it is for training."
     def train_step(self, batch: Batch, lr: float) -> Any:
-        "One step of gradient descent; the loss before it, as a scalar of the framework (`float(loss)` waits for it)."
+        """One step of gradient descent; the loss before it, as a scalar of the framework (`float(loss)` waits for it)."""
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 already normalised."
+        """Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 that is
+        normalised already."""
     def get_state(self) -> dict[str, np.ndarray]:
-        "Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `scaler`: float32 under canonical names, weights OIHW."
+        """Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `averaged`,
+        `scaler`: float32 under canonical names, weights OIHW."""
     def set_state(self, state: dict[str, np.ndarray]) -> None:
-        "Take over a state; momentum that is absent starts at 0, averages at the weights. Raises `StateError` naming all that does not fit."
+        """Take over a state; momentum that is absent starts at 0, averages at the weights. Raises `StateError` naming
+        all that does not fit."""
     def export(self, path: str | Path, decoded: bool = False) -> None:
-        "Write the network in the framework's format for sharing; decoded: with boxes and scores as answers, see `03_export`."
+        """Write the network in the framework's format for sharing; decoded: with boxes and scores as answers, see
+        `9_use/03_export`."""
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-007
 def _framework(name: str) -> ModuleType:
@@ -46,7 +52,9 @@ def make_session(name: str, # 'torch' or 'mindspore'
                  training: bool = True, # with optimiser state; else only for `predict`
                  device: str | None = None, # none takes cfg.device
                 ) -> Session:
-    "A session of that framework with the initial weights of `cfg.seed`."
+    "A session of that framework with the initial weights of `cfg.seed`. Raises `ConfigError` for a loss that it lacks."
+    if training and cfg.class_loss != 'focal':
+        raise ConfigError(f'class_loss: no backend learns with {cfg.class_loss} yet; give --class_loss focal')
     return _framework(name).make_session(cfg, training=training, device=device or cfg.device)
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-010
@@ -56,39 +64,70 @@ class StateError(UserError, ValueError):
 MOMENTUM = 'momentum.' # prefix of the optimiser's arrays
 EMA = 'ema.' # prefix of the moving averages
 SCALER = 'scaler' # three numbers: the loss scale, steps since it changed, steps that were skipped
+AVERAGED = 'averaged' # one number: steps that the moving averages have followed
+
+def allowed_arrays(cfg: SSDConfig, # of the network
+                  ) -> dict[str, tuple[int, ...]]: # name to shape
+    "Everything that a state may hold."
+    shapes = {SCALER: (3,), AVERAGED: (1,)}
+    for p in parameters(cfg):
+        shapes[p.name] = shapes[EMA + p.name] = tuple(p.shape)
+        if p.trainable: shapes[MOMENTUM + p.name] = tuple(p.shape)
+    return shapes
+
+def _misfit(name: str, value: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> str: # empty if it fits
+    "What is wrong with an array of a state."
+    if name not in shapes: return f'unknown {name} {list(value.shape)}'
+    if value.shape != shapes[name]: return f'{name} is {list(value.shape)}, not {list(shapes[name])}'
+    if not np.isfinite(value).all(): return f'{name} holds values that are not finite'
+    return ''
 
 def check_state(state: dict[str, np.ndarray], # canonical name to array
                 cfg: SSDConfig, # of the network that shall take it
                ) -> None:
     "Raise `StateError` naming every missing, extra or misshaped parameter."
-    wanted = {p.name: p.shape for p in parameters(cfg)}
-    allowed = {**wanted, **{MOMENTUM + p.name: p.shape for p in parameters(cfg) if p.trainable}, **{EMA + n: s for n, s in wanted.items()}, SCALER: (3,)}
-    wrong = [f'missing {n} {list(s)}' for n, s in wanted.items() if n not in state]
-    wrong += [f'unknown {n} {list(a.shape)}' for n, a in state.items() if n not in allowed]
-    wrong += [f'{n} is {list(a.shape)}, not {list(allowed[n])}' for n, a in state.items() if n in allowed and a.shape != tuple(allowed[n])]
-    wrong += [f'{n} holds values that are not finite' for n, a in state.items() if n in allowed and not np.isfinite(a).all()]
+    shapes = allowed_arrays(cfg)
+    wrong = [f'missing {p.name} {list(p.shape)}' for p in parameters(cfg) if p.name not in state]
+    wrong += [_misfit(name, value, shapes) for name, value in state.items()]
+    wrong = [line for line in wrong if line]
     if wrong: raise StateError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-022
-def frozen(reference: str, # a name in the reference's checkpoints, or its beginning
+def frozen(part: str, # of the network: backbone, neck or head
            cfg: SSDConfig, # the numbers
           ) -> bool:
-    "Whether what bears that name stays as it is."
-    return cfg.freeze_layer == 'backbone' and reference.startswith('backbone.')
+    "Whether that part stays as it is."
+    return part == cfg.freeze_layer
 
 def learnt(cfg: SSDConfig) -> list[Parameter]:
     "The parameters that a step changes by gradient descent."
-    return [p for p in parameters(cfg) if p.trainable and not frozen(p.reference, cfg)]
+    return [p for p in parameters(cfg) if p.trainable and not frozen(p.part, cfg)]
 
 def moving(cfg: SSDConfig) -> list[Parameter]:
     "The batch-norm statistics that follow the batches."
-    return [p for p in parameters(cfg) if not p.trainable and not frozen(p.reference, cfg)]
+    return [p for p in parameters(cfg) if not p.trainable and not frozen(p.part, cfg)]
+
+# %% ../../nbs/7_frameworks/01_session.ipynb #average-decay
+WARM = 1e6 # steps after which no average is in its warm-up
+
+def average_decay(ema: float, # in the end
+                  steps: float, # good steps so far
+                 ) -> float:
+    "What the moving averages keep in the next step."
+    return min(ema, (1 + steps)/(10 + steps))
+
+def averaged_steps(state: dict[str, np.ndarray], # of any session
+                  ) -> np.ndarray: # [1] float32
+    "How many steps the averages of a state have followed."
+    old = any(name.startswith(EMA) for name in state)
+    return state.get(AVERAGED, np.full(1, WARM*old, np.float32))
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-027
 def for_inference(state: dict[str, np.ndarray], # of any session
                  ) -> dict[str, np.ndarray]: # without momentum and scaler
     "What predicts: the averages if the state has them, else the weights."
-    return {k: state.get(EMA + k, v) for k, v in state.items() if not k.startswith((MOMENTUM, EMA, SCALER))}
+    aside = MOMENTUM, EMA, SCALER, AVERAGED
+    return {k: state.get(EMA + k, v) for k, v in state.items() if not k.startswith(aside)}
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-033
 class Group(Protocol):
@@ -119,11 +158,11 @@ def join(name: str, # backend
         ) -> Group:
     "The group that this process was started in; `Alone` where no launcher did."
     if not any(v in os.environ for v in LAUNCHED): return Alone()
-    return _framework(name).join(device) or Alone()
+    return _framework(name).GROUP.join(device) or Alone()
 
 def launcher(name: str, # backend
              count: int, # processes
              module: str, # that each shall run
             ) -> list[str]: # to which the module's own arguments are added
     "The command that starts a group on this machine."
-    return _framework(name).launcher(count, module)
+    return _framework(name).GROUP.command(count, module)

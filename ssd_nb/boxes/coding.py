@@ -4,12 +4,13 @@
 
 # %% ../../nbs/1_boxes/02_coding.ipynb #cell-002
 from __future__ import annotations
+from functools import lru_cache
 import numpy as np
-from .default_boxes import BoxConfig, default_boxes
+from .default_boxes import BoxConfig, default_boxes, exact_boxes
 
 # %% auto #0
-__all__ = ['to_corners', 'to_centres', 'box_area', 'paired_iou', 'iou', 'encode_from', 'encode', 'decode', 'from_pixels',
-           'to_pixels', 'clip_boxes']
+__all__ = ['to_corners', 'to_centres', 'default_corners', 'box_area', 'paired_iou', 'iou', 'encode_from', 'encode', 'decode',
+           'from_pixels', 'to_pixels', 'clip_boxes']
 
 # %% ../../nbs/1_boxes/02_coding.ipynb #cell-005
 def to_corners(yxhw: np.ndarray, # [..., 4] centre and size
@@ -24,6 +25,14 @@ def to_centres(yxyx: np.ndarray, # [..., 4] corners
     low, high = yxyx[..., :2], yxyx[..., 2:]
     return np.concatenate([(low + high)/2, high - low], -1)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #default-corners
+@lru_cache(maxsize=16)
+def default_corners(cfg: BoxConfig) -> np.ndarray: # [N, 4] float32 yxyx, read-only
+    "The corners of the default boxes, computed in float64 and rounded once, as the reference does. Not clipped."
+    corners = to_corners(exact_boxes(cfg)).astype(np.float32)
+    corners.flags.writeable = False
+    return corners
+
 # %% ../../nbs/1_boxes/02_coding.ipynb #cell-008
 def box_area(yxyx: np.ndarray, # [..., 4] corners
              offset: float = 0., # added to both sides; 1 counts the border pixel as old pixel code does
@@ -31,6 +40,7 @@ def box_area(yxyx: np.ndarray, # [..., 4] corners
     "Area of each box."
     return (yxyx[..., 2] - yxyx[..., 0] + offset)*(yxyx[..., 3] - yxyx[..., 1] + offset)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-008-2
 def paired_iou(a: np.ndarray, # [..., 4] yxyx
                b: np.ndarray, # [..., 4] yxyx; the shapes broadcast
                offset: float = 0., # see `box_area`
@@ -42,6 +52,7 @@ def paired_iou(a: np.ndarray, # [..., 4] yxyx
     either = box_area(a, offset) + box_area(b, offset) - both
     return np.divide(both, either, out=np.zeros_like(both), where=either > 0)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-008-3
 def iou(a: np.ndarray, # [n, 4] yxyx
         b: np.ndarray, # [m, 4] yxyx
         offset: float = 0., # see `box_area`
@@ -55,8 +66,11 @@ def encode_from(yxhw: np.ndarray, # [n, 4] objects
                 cfg: BoxConfig, # for prior_scaling
                ) -> np.ndarray: # [n, 4] locs
     "Objects as seen from given default boxes; sizes below 1e-6 of the default box count as that."
-    (shift, stretch), size = cfg.prior_scaling, defaults[..., 2:]
-    return np.concatenate([(yxhw[..., :2] - defaults[..., :2])/(size*shift), np.log(np.maximum(yxhw[..., 2:]/size, 1e-6))/stretch], -1)
+    shift, stretch = cfg.prior_scaling
+    size = defaults[..., 2:]
+    centre = (yxhw[..., :2] - defaults[..., :2])/(size*shift)
+    growth = np.log(np.maximum(yxhw[..., 2:]/size, 1e-6))/stretch
+    return np.concatenate([centre, growth], -1)
 
 # %% ../../nbs/1_boxes/02_coding.ipynb #encode-decode
 def encode(yxyx: np.ndarray, # [N, 4] the object that each default box learns
@@ -64,14 +78,18 @@ def encode(yxyx: np.ndarray, # [N, 4] the object that each default box learns
           ) -> np.ndarray: # [N, 4] float32 locs
     "Locs of one object for each default box (paper, equation 2). Raises `ValueError` for another number of objects."
     if np.shape(yxyx) != (cfg.num_boxes, 4):
-        raise ValueError(f'encode wants one object for each default box, [{cfg.num_boxes}, 4], not {list(np.shape(yxyx))}; match_and_encode takes the objects of an image, encode_from chosen pairs')
+        raise ValueError(f'encode wants one object for each default box, [{cfg.num_boxes}, 4], not '
+                         f'{list(np.shape(yxyx))}; match_and_encode takes the objects of an image, '
+                         f'encode_from chosen pairs')
     return encode_from(to_centres(yxyx), default_boxes(cfg), cfg).astype(np.float32)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #encode-decode-2
 def decode(locs: np.ndarray, # [..., N, 4] as the network predicts them
            cfg: BoxConfig, # the numbers
           ) -> np.ndarray: # [..., N, 4] yxyx, not clipped
-    "Boxes in shares of the image from locs: the inverse of `encode`."
-    (shift, stretch), defaults = cfg.prior_scaling, default_boxes(cfg)
+    "Boxes in fractions of the image from locs: the inverse of `encode`."
+    shift, stretch = cfg.prior_scaling
+    defaults = default_boxes(cfg)
     centre = locs[..., :2]*shift*defaults[:, 2:] + defaults[:, :2]
     with np.errstate(over='ignore'): size = np.exp(locs[..., 2:]*stretch)*defaults[:, 2:]
     return to_corners(np.concatenate([centre, size], -1))
@@ -80,12 +98,13 @@ def decode(locs: np.ndarray, # [..., N, 4] as the network predicts them
 def from_pixels(xyxy: np.ndarray, # [..., 4] pixels, x first
                 height: float, # of the image in pixels
                 width: float, # of the image in pixels
-               ) -> np.ndarray: # [..., 4] float32 yxyx in shares of the image
+               ) -> np.ndarray: # [..., 4] float32 yxyx in fractions of the image
     "Pixel corners as the library's boxes."
     scale = np.array([height, width, height, width], np.float64)
     return (np.asarray(xyxy, np.float64)[..., [1, 0, 3, 2]]/scale).astype(np.float32)
 
-def to_pixels(yxyx: np.ndarray, # [..., 4] shares of the image
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-023-2
+def to_pixels(yxyx: np.ndarray, # [..., 4] fractions of the image
               height: float, # of the image in pixels
               width: float, # of the image in pixels
              ) -> np.ndarray: # [..., 4] float32 pixels, x first
@@ -93,7 +112,8 @@ def to_pixels(yxyx: np.ndarray, # [..., 4] shares of the image
     scale = np.array([width, height, width, height], np.float64)
     return (np.asarray(yxyx)[..., [1, 0, 3, 2]]*scale).astype(np.float32)
 
-def clip_boxes(yxyx: np.ndarray, # [..., 4] shares of the image
+# %% ../../nbs/1_boxes/02_coding.ipynb #cell-023-3
+def clip_boxes(yxyx: np.ndarray, # [..., 4] fractions of the image
               ) -> np.ndarray: # [..., 4] within 0..1
     "Boxes cut at the image's border."
     return np.clip(yxyx, 0, 1)

@@ -13,8 +13,8 @@ from ..errors import ConfigError
 from ..fields import Numbers, number
 
 # %% auto #0
-__all__ = ['LAYOUTS', 'Map', 'BoxConfig', 'check_maps', 'cells_of_maps', 'box_scales', 'reference_shapes', 'paper_shapes',
-           'feature_maps', 'cell_centres', 'default_boxes']
+__all__ = ['LAYOUTS', 'Map', 'MapConfig', 'BoxConfig', 'cells_of_maps', 'check_maps', 'box_scales', 'reference_shapes',
+           'paper_shapes', 'feature_maps', 'cell_centres', 'boxes_of_map', 'exact_boxes', 'default_boxes']
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #boxconfig
 class Map(NamedTuple):
@@ -23,30 +23,43 @@ class Map(NamedTuple):
     step: float # pixels of the input between the centres of two cells
     shapes: tuple[tuple[float, float], ...] # height and width of the boxes at each cell, as fractions of the image
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #boxconfig-2
 @dataclass(frozen=True)
-class BoxConfig(Numbers):
-    "default boxes"
-    image_shape: tuple[int, int] = number((300, 300), "height and width of the network's input in pixels; square", low=32, high=2048)
-    first_stride: int = number(16, "pixels of the input for each cell of the first feature map; each further map has half the cells", low=1)
-    map_sizes: tuple[int, ...] = number((), "cells along the side of each feature map; empty takes them from first_stride", low=1)
+class MapConfig(Numbers):
+    "input and feature maps"
+    image_shape: tuple[int, int] = number((300, 300),
+        "height and width of the network's input in pixels; square", low=32, high=2048)
+    first_stride: int = number(16,
+        "pixels of the input for each cell of the first feature map; each further map has half the cells", low=1)
+    map_sizes: tuple[int, ...] = number((),
+        "cells along the side of each feature map; empty takes them from first_stride", low=1)
     steps: tuple[float, ...] = number((16, 32, 64, 100, 150, 300),
         "pixels between the box centres of each feature map; empty takes image size / cells", low=1)
-    box_layout: str = number('reference', "shapes at a cell and their order: reference, or paper (the original SSD)", choices=('reference', 'paper'))
-    first_scale: float = number(.1, "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
-    min_scale: float = number(.2, "scale of the first feature map", low=.001, high=1)
-    max_scale: float = number(.95, "scale of the last feature map", low=.001, high=1)
-    scales: tuple[float, ...] = number((), "scale of each feature map and one more, in place of min_scale to max_scale and 1", low=.001, high=2)
-    aspect_ratios: tuple[tuple[float, ...], ...] = number(((2,), (2,3), (2,3), (2,3), (2,3), (2,3)),
-        "width to height of the elongated boxes of each feature map; each stands for itself and its inverse", low=1)
-    prior_scaling: tuple[float, float] = number((.1, .2), "units of the regression targets: centre, then log size", low=.001)
-
-    def check(self) -> None:
-        super().check()
-        check_maps(self)
 
     @property
     def image_size(self) -> int:
         return self.image_shape[0]
+
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #7ab1fc9a
+@dataclass(frozen=True)
+class BoxConfig(MapConfig):
+    "default boxes"
+    box_layout: str = number('reference', "shapes at a cell and their order: reference, or paper (the original SSD)",
+        choices=('reference', 'paper'))
+    first_scale: float = number(.1,
+        "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
+    min_scale: float = number(.2, "scale of the first feature map", low=.001, high=1)
+    max_scale: float = number(.95, "scale of the last feature map", low=.001, high=1)
+    scales: tuple[float, ...] = number((),
+        "scale of each feature map and one more, in place of min_scale to max_scale and 1", low=.001, high=2)
+    aspect_ratios: tuple[tuple[float, ...], ...] = number(((2,), (2,3), (2,3), (2,3), (2,3), (2,3)),
+        "width to height of the elongated boxes of each feature map; each stands for itself and its inverse", low=1)
+    prior_scaling: tuple[float, float] = number((.1, .2),
+        "units of the regression targets: centre, then log size", low=.001)
+
+    def check(self) -> None:
+        super().check()
+        check_maps(self)
 
     @cached_property
     def maps(self) -> tuple[Map, ...]:
@@ -60,27 +73,30 @@ class BoxConfig(Numbers):
 
     @property
     def num_boxes(self) -> int:
+        "Default boxes of all feature maps."
         return sum(m.size[0]*m.size[1]*len(m.shapes) for m in self.maps)
+
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cells-of-maps
+def cells_of_maps(cfg: BoxConfig) -> tuple[int, ...]:
+    "Cells along the side of each feature map: a stride of 2 halves them, rounding up."
+    if cfg.map_sizes: return cfg.map_sizes
+    return tuple(math.ceil(cfg.image_size/(cfg.first_stride << k)) for k in range(len(cfg.aspect_ratios)))
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #check-maps
 def check_maps(cfg: BoxConfig) -> None:
     "Raise `ConfigError` for numbers of feature maps that contradict each other."
     if cfg.image_shape[0] != cfg.image_shape[1]: raise ConfigError(f'image_shape: {cfg.image_shape} is not square')
-    if cfg.min_scale > cfg.max_scale: raise ConfigError(f'min_scale: {cfg.min_scale} is above max_scale, {cfg.max_scale}')
+    if cfg.min_scale > cfg.max_scale:
+        raise ConfigError(f'min_scale: {cfg.min_scale} is above max_scale, {cfg.max_scale}')
     count = len(cfg.aspect_ratios)
     for name, wanted in dict(map_sizes=count, steps=count, scales=count + 1).items():
         entries = len(getattr(cfg, name))
         if entries not in (0, wanted):
             raise ConfigError(f'{name}: {entries} entries, but {wanted} for {count} feature maps (aspect_ratios)')
     for step, size in zip(cfg.steps, cells_of_maps(cfg)):
-        if math.ceil(cfg.image_size/step - 1e-6) != size:
+        if math.ceil(cfg.image_size/step - 1e-6) != size: # 1e-6: steps such as 300/19 are not exact
             raise ConfigError(f'steps: {step:g} pixels for {size} cells do not cover {cfg.image_size} pixels; '
-                              f'leave steps empty, and they follow')
-
-def cells_of_maps(cfg: BoxConfig) -> tuple[int, ...]:
-    "Cells along the side of each feature map: a stride of 2 halves them, rounding up."
-    if cfg.map_sizes: return cfg.map_sizes
-    return tuple(math.ceil(cfg.image_size/(cfg.first_stride << k)) for k in range(len(cfg.aspect_ratios)))
+                              f'leave steps empty (steps=(), --steps \'\'), and they follow')
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-005
 def box_scales(cfg: BoxConfig) -> np.ndarray: # [maps + 1], fractions of the image side
@@ -91,33 +107,40 @@ def box_scales(cfg: BoxConfig) -> np.ndarray: # [maps + 1], fractions of the ima
     return np.append(cfg.min_scale + np.arange(count)*growth, 1.)
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-010
+def _elongated(scale: float, # root of the area
+               ratios: tuple[float, ...], # width to height, 1 or more
+              ) -> list[tuple[float, float]]: # height and width
+    "Each ratio lying, then standing."
+    shapes = []
+    for r in ratios:
+        short, long = scale/np.sqrt(r), scale*np.sqrt(r)
+        shapes += [(short, long), (long, short)]
+    return shapes
+
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-010-2
 def reference_shapes(cfg: BoxConfig, # scales and ratios
                      k: int, # feature map
                     ) -> list[tuple[float, float]]: # height and width, fractions of the image
     "Shapes at a cell of feature map `k` in the reference's order: square, ratios, larger square (none on map 0)."
     scale, following = box_scales(cfg)[k:k + 2]
-    side = cfg.first_scale if k == 0 else scale
-    shapes = [(side, side)]
-    for r in cfg.aspect_ratios[k]:
-        h, w = scale/np.sqrt(r), scale*np.sqrt(r)
-        shapes += [(h, w), (w, h)]
-    if k > 0: shapes.append((np.sqrt(scale*following),)*2)
-    return shapes
+    elongated = _elongated(scale, cfg.aspect_ratios[k])
+    if k == 0: return [(cfg.first_scale, cfg.first_scale), *elongated]
+    between = np.sqrt(scale*following)
+    return [(scale, scale), *elongated, (between, between)]
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #paper-shapes
 def paper_shapes(cfg: BoxConfig, # scales and ratios
                  k: int, # feature map
                 ) -> list[tuple[float, float]]: # height and width, at most 1
     "Shapes at a cell of feature map `k` as the original SSD orders them: square, larger square, ratios."
     scale, following = box_scales(cfg)[k:k + 2]
-    shapes = [(scale,)*2, (np.sqrt(scale*following),)*2]
-    for r in cfg.aspect_ratios[k]:
-        h, w = scale/np.sqrt(r), scale*np.sqrt(r)
-        shapes += [(h, w), (w, h)]
+    between = np.sqrt(scale*following)
+    shapes = [(scale, scale), (between, between), *_elongated(scale, cfg.aspect_ratios[k])]
     return [(min(h, 1.), min(w, 1.)) for h, w in shapes]
 
 LAYOUTS: dict[str, Callable] = dict(reference=reference_shapes, paper=paper_shapes)
 
-# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-013
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #feature-maps
 def feature_maps(cfg: BoxConfig) -> tuple[Map, ...]:
     "The feature maps that sizes, steps, scales and ratios describe."
     maps = []
@@ -127,6 +150,7 @@ def feature_maps(cfg: BoxConfig) -> tuple[Map, ...]:
         maps.append(Map((size, size), step, tuple((float(h), float(w)) for h, w in shapes)))
     return tuple(maps)
 
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-013
 def cell_centres(count: int, # cells along an axis
                  step: float, # pixels between two
                  pixels: int, # of the image along that axis
@@ -135,27 +159,31 @@ def cell_centres(count: int, # cells along an axis
     return (np.arange(count) + .5)*step/pixels
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #cell-018
+def boxes_of_map(m: Map, # sizes, step, shapes
+                 image_shape: tuple[int, int], # pixels
+                ) -> np.ndarray: # [rows*columns*shapes, 4] float64 yxhw
+    "The default boxes of one feature map."
+    rows, columns = m.size
+    boxes = np.empty((rows, columns, len(m.shapes), 4))
+    boxes[..., 0] = cell_centres(rows, m.step, image_shape[0])[:, None, None]
+    boxes[..., 1] = cell_centres(columns, m.step, image_shape[1])[None, :, None]
+    boxes[..., 2:] = np.array(m.shapes)
+    return boxes.reshape(-1, 4)
+
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cached-boxes
 @lru_cache(maxsize=16)
-def _exact_boxes(maps: tuple[Map, ...], image_shape: tuple[int, int]) -> np.ndarray: # [N, 4] float64 yxhw, read-only
+def _boxes_of_maps(maps: tuple[Map, ...], image_shape: tuple[int, int], kind: type) -> np.ndarray:
+    "The default boxes of all maps in one float type, read-only."
+    boxes = np.concatenate([boxes_of_map(m, image_shape) for m in maps]).astype(kind)
+    boxes.flags.writeable = False
+    return boxes
+
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cached-boxes-2
+def exact_boxes(cfg: BoxConfig) -> np.ndarray: # [N, 4] float64 yxhw, read-only
     "The default boxes before they are rounded to float32."
-    parts = []
-    for m in maps:
-        (rows, columns), shapes = m.size, np.array(m.shapes)
-        part = np.empty((rows, columns, len(shapes), 4))
-        part[..., 0] = cell_centres(rows, m.step, image_shape[0])[:, None, None]
-        part[..., 1] = cell_centres(columns, m.step, image_shape[1])[None, :, None]
-        part[..., 2:] = shapes
-        parts.append(part.reshape(-1, 4))
-    boxes = np.concatenate(parts)
-    boxes.flags.writeable = False
-    return boxes
+    return _boxes_of_maps(cfg.maps, cfg.image_shape, np.float64)
 
-@lru_cache(maxsize=16)
-def _rounded_boxes(maps: tuple[Map, ...], image_shape: tuple[int, int]) -> np.ndarray: # [N, 4] float32 yxhw, read-only
-    boxes = _exact_boxes(maps, image_shape).astype(np.float32)
-    boxes.flags.writeable = False
-    return boxes
-
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #cached-boxes-3
 def default_boxes(cfg: BoxConfig) -> np.ndarray: # [N, 4] float32 yxhw, read-only
     "All default boxes as (cy, cx, h, w), fractions of the image, in the order of the network's outputs. Not clipped."
-    return _rounded_boxes(cfg.maps, cfg.image_shape)
+    return _boxes_of_maps(cfg.maps, cfg.image_shape, np.float32)

@@ -5,43 +5,21 @@
 # %% ../../nbs/1_boxes/03_matching.ipynb #cell-002
 from __future__ import annotations
 from dataclasses import dataclass
-from functools import lru_cache
-from math import isfinite
-from typing import NamedTuple
 import numpy as np
-from .coding import box_area, encode_from, to_centres, to_corners
-from .default_boxes import BoxConfig, cells_of_maps, default_boxes
+from .coding import default_corners, encode_from, iou, to_centres
+from .default_boxes import BoxConfig, default_boxes
 from ..fields import number, rule
 
 # %% auto #0
-__all__ = ['MatchConfig', 'default_iou', 'kept_boxes', 'match', 'match_and_encode']
+__all__ = ['MatchConfig', 'kept_boxes', 'match', 'match_and_encode']
 
 # %% ../../nbs/1_boxes/03_matching.ipynb #matchconfig
 @dataclass(frozen=True)
 class MatchConfig(BoxConfig):
     "matching"
     match_threshold: float = number(.5, "a default box learns an object above this IoU", low=0, high=1)
-    bipartite: bool | None = rule(True, False,
-        "every object keeps a default box of its own; false: of two objects with the same best box only the first keeps it")
-
-# %% ../../nbs/1_boxes/03_matching.ipynb #cell-011
-@lru_cache(maxsize=16)
-def _default_corners(cfg: MatchConfig) -> tuple[np.ndarray, np.ndarray]:
-    "Corners of the default boxes by coordinate [4, N] (contiguous rows are quick to compare), and their areas [N]."
-    corners = to_corners(default_boxes(cfg))
-    return np.ascontiguousarray(corners.T), box_area(corners)
-
-def default_iou(boxes: np.ndarray, # [M, 4] yxyx
-             cfg: MatchConfig, # the numbers
-            ) -> np.ndarray: # [M, N] float32
-    "IoU of every object with every default box; `iou` laid out for speed."
-    (y1, x1, y2, x2), area = _default_corners(cfg)
-    b = boxes.astype(np.float32)[:, :, None]
-    height = np.minimum(y2, b[:, 2]); height -= np.maximum(y1, b[:, 0]); np.maximum(height, 0, out=height)
-    width = np.minimum(x2, b[:, 3]); width -= np.maximum(x1, b[:, 1]); np.maximum(width, 0, out=width)
-    both = np.multiply(height, width, out=height)
-    either = np.subtract(area + box_area(boxes.astype(np.float32))[:, None], both, out=width)
-    return np.divide(both, either, out=both)
+    bipartite: bool | None = rule(True, False, "every object keeps a default box of its own; "
+        "false: of two objects with the same best box only the first keeps it")
 
 # %% ../../nbs/1_boxes/03_matching.ipynb #cell-008
 def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every default box
@@ -49,127 +27,50 @@ def kept_boxes(overlap: np.ndarray, # [M, N] IoU of every object with every defa
               ) -> np.ndarray: # [M] default box that each object keeps; -1 for none
     "Rule one: the default box that each object keeps whatever the threshold."
     best = overlap.argmax(1)
-    if len(set(best.tolist())) == len(best): return best # nobody competes: the usual case
-    if not bipartite:
-        first = np.unique(best, return_index=True)[1]
-        return np.where(np.isin(np.arange(len(best)), first), best, -1)
-    overlap, best = overlap.copy(), np.full(len(best), -1)
-    for _ in range(min(overlap.shape)):
-        m, n = divmod(int(overlap.argmax()), overlap.shape[1])
-        best[m], overlap[m], overlap[:, n] = n, -1, -1
-    return best
-
-# %% ../../nbs/1_boxes/03_matching.ipynb #grid
-class _Grid(NamedTuple):
-    "The default boxes as rows and columns of shapes (33 for SSD300); a line is one row of one shape."
-    defaults: np.ndarray # [N, 4] yxhw
-    low: np.ndarray # [2, 1, lines + 1] where the interval of each row and column begins; the last is empty
-    high: np.ndarray # [2, 1, lines + 1] where it ends
-    first: np.ndarray # [shapes] first line of each shape
-    shape: np.ndarray # [lines + 1] shape of each line
-    least_area: np.ndarray # [shapes] smallest area of each shape; they differ by rounding
-    columns: np.ndarray # [lines, side of the largest map] intervals of a line's columns; the empty one where the map is narrower
-    number: np.ndarray # the same for the line's default boxes; where the map is narrower the last
-    area: np.ndarray # their areas
-
-@lru_cache(maxsize=16)
-def _grid(cfg: MatchConfig) -> _Grid:
-    "Rows and columns of the default boxes."
-    defaults, most, number, start = default_boxes(cfg), max(cells_of_maps(cfg)), [], 0
-    corners = to_corners(defaults)
-    for size, shapes in zip(cells_of_maps(cfg), cfg.num_default):
-        box = start + np.arange(size*size*shapes).reshape(size, size, shapes) # row, column, shape
-        number.append(np.pad(box.transpose(2, 0, 1).reshape(-1, size), ((0, 0), (0, most - size)), mode='edge'))
-        start += box.size
-    cells, number = np.repeat(cells_of_maps(cfg), cfg.num_default), np.concatenate(number)
-    first, shape, lines = np.cumsum(cells) - cells, np.repeat(np.arange(len(cells)), cells), np.arange(len(number))
-    diagonal = corners[number[lines, lines - first[shape]]].T
-    low, high = (np.pad(side, ((0, 0), (0, 1)))[:, None] for side in (diagonal[:2], diagonal[2:]))
-    column, area = np.arange(most), box_area(corners)[number]
-    columns = np.where(column < cells[shape][:, None], first[shape][:, None] + column, len(lines))
-    return _Grid(defaults, low, high, first, np.append(shape, shape[-1]), np.minimum.reduceat(area.min(1), first), columns, number, area)
-
-# %% ../../nbs/1_boxes/03_matching.ipynb #contenders
-def _contenders(boxes: np.ndarray, # [M, 4] yxyx
-                grid: _Grid, # the default boxes
-                threshold: float, # IoU
-                share: float = .8, # of an object's best: what lies below is no contender
-               ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # objects, default boxes and IoU of the pairs, best last
-    "Every pair above the threshold, and the best of every object that touches a default box."
-    ends, size = boxes.T[:, :, None], boxes[:, 2:] - boxes[:, :2]
-    side = np.minimum(grid.high, ends[2:]) # heights and widths that are shared, [2, M, lines + 1]; negative if none
-    side -= np.maximum(grid.low, ends[:2])
-    widest = np.maximum(np.maximum.reduceat(side[1], grid.first, 1), np.float32(0)) # the best column of each shape, [M, shapes]
-    own = size[:, :1]*size[:, 1:]
-    ratio = (widest/(grid.least_area + own)).take(grid.shape, 1)
-    ratio *= side[0] # S/(A + B) of each line with its best column, [M, lines + 1]
-    bar = share*np.maximum.reduce(ratio, 1, keepdims=True)
-    bar = np.minimum(bar, .9999*threshold/(1 + threshold)) # the rest is for rounding
-    hit = (ratio > bar).ravel().nonzero()[0]
-    m, line = np.divmod(hit, len(grid.shape))
-    both = side[1].take(grid.columns.take(line, 0) + (hit - line)[:, None])
-    both *= side[0].take(hit)[:, None]
-    either = grid.area.take(line, 0)
-    either += own.take(m)[:, None]; either -= both
-    overlap = np.divide(both, either, out=both) # of all boxes in the lines that passed
-    found = (overlap > (bar/(1 - bar)).take(m)[:, None]).ravel().nonzero()[0]
-    m, n, overlap = m.take(found//overlap.shape[1]), grid.number.take(line, 0).take(found), overlap.take(found)
-    order = np.lexsort((n, m, -overlap))[::-1] # of equals the first object and its first box are last
-    return m.take(order), n.take(order), overlap.take(order)
-
-# %% ../../nbs/1_boxes/03_matching.ipynb #claims
-def _kept(m: np.ndarray, # objects of the contending pairs, best last
-          n: np.ndarray, # their default boxes
-          count: int, # number of objects
-          bipartite: bool, # every object keeps a box of its own
-         ) -> np.ndarray: # [count] default box of each object; -1 if its contenders do not suffice
-    "Rule one among the contenders."
-    kept = np.full(count, -1)
-    kept[m] = n
-    if not bipartite or len(set(kept.tolist())) == count: return kept # nobody competes
-    own: dict[int, int] = {} # box -> object
-    free = set(range(count))
-    for i, box in zip(m[::-1].tolist(), n[::-1].tolist()):
-        if i in free and box not in own: own[box] = i; free.remove(i)
-        if not free: break
-    kept[:] = -1
-    kept[list(own.values())] = list(own)
+    first = np.unique(best, return_index=True)[1] # the first object of each box
+    if len(first) == len(best): return best # nobody competes: the usual case
+    if bipartite: return _best_pairs(overlap)
+    kept = np.full(len(best), -1)
+    kept[first] = best[first]
     return kept
 
-def _claims(boxes: np.ndarray, # [M, 4] yxyx, float32
-            grid: _Grid, # the default boxes
-            cfg: MatchConfig, # threshold and protocol
-           ) -> tuple[np.ndarray, np.ndarray]: # objects, and the default boxes that learn them; of two for one box the later counts
-    "Who learns whom."
-    m, n, overlap = _contenders(boxes, grid, cfg.match_threshold)
-    kept = _kept(m, n, len(boxes), cfg.rules.bipartite)
-    if -1 in kept.tolist(): kept = kept_boxes(default_iou(boxes, cfg), cfg.rules.bipartite)
-    keeper = (kept >= 0).nonzero()[0][::-1] # of two that keep the same box (reference) the first is written last
-    above = overlap.searchsorted(np.float32(cfg.match_threshold), 'right')
-    return np.concatenate([m[above:], keeper]), np.concatenate([n[above:], kept[keeper]])
+# %% ../../nbs/1_boxes/03_matching.ipynb #cell-008-2
+def _best_pairs(overlap: np.ndarray) -> np.ndarray:
+    "The best pair of all, then the best of the objects and boxes that are left, and so on; -1 where no box is left."
+    left, kept = overlap.copy(), np.full(len(overlap), -1)
+    for _ in range(min(overlap.shape)):
+        m, n = np.unravel_index(left.argmax(), left.shape)
+        kept[m] = n
+        left[m], left[:, n] = -1, -1
+    return kept
 
 # %% ../../nbs/1_boxes/03_matching.ipynb #match
 def match(boxes: np.ndarray, # [M, 4] yxyx
           cfg: MatchConfig, # threshold and protocol
          ) -> np.ndarray: # [N] index of the object that each default box learns; -1 for background
     "Which default box learns which object."
-    grid = _grid(cfg)
-    m, n = _claims(np.asarray(boxes, np.float32), grid, cfg)
-    learns = np.full(len(grid.defaults), -1)
-    learns[n] = m
+    if not len(boxes): return np.full(cfg.num_boxes, -1)
+    overlap = iou(np.asarray(boxes, np.float32), default_corners(cfg)) # [M, N]
+    near = overlap.max(0) > np.float32(cfg.match_threshold)
+    learns = np.where(near, overlap.argmax(0), -1)
+    kept = kept_boxes(overlap, cfg.rules.bipartite)
+    keepers = np.flatnonzero(kept >= 0)
+    learns[kept[keepers]] = keepers
     return learns
 
 # %% ../../nbs/1_boxes/03_matching.ipynb #cell-016
-def match_and_encode(boxes: np.ndarray, # [M, 4] yxyx in shares of the image; M may be 0
+def match_and_encode(boxes: np.ndarray, # [M, 4] yxyx in fractions of the image; M may be 0
                      labels: np.ndarray, # [M] classes, 1 or more
                      cfg: MatchConfig, # the numbers
-                    ) -> tuple[np.ndarray, np.ndarray, int]: # locs [N, 4] float32, labels [N] int32 (0 is background), matched boxes
-    "The training targets of one image. Raises `ValueError` for boxes that are not finite or have no area."
-    boxes, grid = np.asarray(boxes, np.float32).reshape(-1, 4), _grid(cfg)
-    if not all(y1 < y2 and x1 < x2 and isfinite(y1 + x1 + y2 + x2) for y1, x1, y2, x2 in boxes.tolist()): raise ValueError(f'a box without area: {boxes.tolist()}')
-    targets, classes = np.zeros((len(grid.defaults), 4), np.float32), np.zeros(len(grid.defaults), np.int32)
-    if not len(boxes): return targets, classes, 0
-    m, n = _claims(boxes, grid, cfg)
-    targets[n] = encode_from(to_centres(boxes).take(m, 0), grid.defaults.take(n, 0), cfg)
-    classes[n] = np.asarray(labels).take(m)
-    return targets, classes, np.count_nonzero(classes)
+                    ) -> tuple[np.ndarray, np.ndarray, int]: # locs [N, 4] float32, labels [N] int32, matched boxes
+    "The training targets of one image; 0 is background. Raises `ValueError` for boxes without area or not finite."
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    if not (np.isfinite(boxes).all() and (boxes[:, :2] < boxes[:, 2:]).all()):
+        raise ValueError(f'a box without area: {boxes.tolist()}')
+    learns = match(boxes, cfg)
+    matched = np.flatnonzero(learns >= 0)
+    objects = learns[matched]
+    locs, classes = np.zeros((len(learns), 4), np.float32), np.zeros(len(learns), np.int32)
+    locs[matched] = encode_from(to_centres(boxes[objects]), default_boxes(cfg)[matched], cfg)
+    classes[matched] = np.asarray(labels)[objects]
+    return locs, classes, len(matched)

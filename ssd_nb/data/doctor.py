@@ -23,7 +23,8 @@ from .loader import check_size
 from .records import Dataset
 from ..errors import ConfigError, DataError
 from ..images import load_image
-from ..visualize import Picture, class_colour, panels, save_figure
+from ..captions import class_colour
+from ..visualize import Picture, panels, save_figure
 
 # %% auto #0
 __all__ = ['ORDER', 'damage', 'decode_all', 'best_overlap', 'all_boxes', 'Checkup', 'check_split', 'summary', 'table',

@@ -13,6 +13,7 @@ from ..config import SSDConfig
 from ..fields import nearest
 from .annotations import PLACE, Annotations
 from .findings import Finding, Findings, shorten
+from ..detection.coco_eval import Truth
 
 # %% auto #0
 __all__ = ['Record', 'Dataset', 'is_learnt', 'objects_of', 'chosen_classes', 'check_names', 'check_count', 'category_ids',
@@ -37,13 +38,10 @@ class Record:
         if self.difficult is None: object.__setattr__(self, 'difficult', np.zeros(len(self.labels), bool))
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-006
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    "The records of one split, and what an evaluation needs to know of them."
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Dataset(Truth):
+    "The records of one split, with the truth that an evaluation needs."
     records: tuple[Record, ...]
-    classes: tuple[str, ...] # without the background: label 1 is classes[0]
-    category_ids: tuple[int, ...] # id of each label in `ground_truth`
-    ground_truth: dict # COCO annotation format: images, annotations, categories
     findings: tuple[Finding, ...] = () # what the check of the annotations found
     names: tuple[str, ...] = () # every class that the split names, whether it is learnt or not
     folder: Path = Path() # the `file_name` of an image starts here

@@ -12,8 +12,7 @@ from ..errors import DataError
 from ..fields import nearest
 from ..names import exists, find_file, folder_contents, is_hidden
 from .annotations import PLACE, Annotations
-from .entries import stable_ids
-from .entries import plain_flag, plain_number, plain_text
+from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
 # %% auto #0

@@ -19,22 +19,26 @@ __all__ = ['KIND_COLOURS', 'ErrorKinds', 'error_kinds', 'show_errors']
 @dataclass(frozen=True)
 class ErrorKinds:
     "Kinds of an image's detections and objects."
-    detections: np.ndarray # [n] str: correct, duplicate, wrong class, badly placed, invented, ignored
-    objects: np.ndarray # [m] str: correct, wrong class, badly placed, missed, ignored
+    detections: np.ndarray # [n] str: correct, duplicate, ignored, wrong class, badly placed, invented
+    objects: np.ndarray # [m] str: correct, ignored, wrong class, badly placed, missed
 
     @property
     def f1(self) -> float:
         "1 if every object is found and nothing else, 0 if nothing is right; harmonic mean of precision and recall."
-        counted = sum(int((k != 'ignored').sum()) for k in (self.detections, self.objects))
+        counted = sum(int((kinds != 'ignored').sum()) for kinds in (self.detections, self.objects))
         return 2*int((self.detections == 'correct').sum())/counted if counted else 1.
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-053
 def _take_objects(overlap: np.ndarray, usable: np.ndarray, fits: float) -> np.ndarray:
     "For each detection, the highest score first, the object that it takes, or -1."
-    taken, free = np.full(len(overlap), -1), np.ones(overlap.shape[1], bool)
+    taken = np.full(len(overlap), -1)
+    free = np.ones(overlap.shape[1], bool)
     for i in np.flatnonzero((usable & (overlap >= fits)).any(1)):
         candidates = np.where(usable[i] & free, overlap[i], 0)
-        if candidates.max() >= fits: taken[i] = candidates.argmax(); free[taken[i]] = False
+        best = candidates.argmax()
+        if candidates[best] < fits: continue
+        taken[i] = best
+        free[best] = False
     return taken
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-054
@@ -44,21 +48,35 @@ def error_kinds(found: Detections, # those worth looking at, e.g. of score 0.3 o
                 near: float = .1, # IoU of a detection that at least touches
                ) -> ErrorKinds:
     "What is right and what is wrong in one image."
-    overlap, same, crowd = overlaps(found, objects), found.labels[:, None] == objects.labels[None], objects.crowd[None]
-    taken = _take_objects(overlap, same & ~crowd, fits)
-    correct, ignored = taken >= 0, (same & crowd & (overlap >= fits)).any(1)
-    fitting, touching, confused = same & ~crowd & (overlap >= fits), same & ~crowd & (overlap >= near), ~same & ~crowd & (overlap >= fits)
-    done = np.isin(np.arange(len(objects.labels)), taken)
-    kinds = np.select([correct, (fitting & done).any(1), ignored, confused.any(1), touching.any(1)],
-                      ['correct', 'duplicate', 'ignored', 'wrong class', 'badly placed'], 'invented')
-    return ErrorKinds(kinds, np.select([objects.crowd, done, confused.any(0), touching.any(0)],
-                                       ['ignored', 'correct', 'wrong class', 'badly placed'], 'missed'))
+    overlap = overlaps(found, objects)
+    same_class = found.labels[:, None] == objects.labels # [n, m]
+    counts = ~objects.ignored # [m]
+    fitting, touching = overlap >= fits, overlap >= near
+    taken = _take_objects(overlap, same_class & counts, fits)
+    is_found = np.isin(np.arange(len(objects.labels)), taken)
+    duplicate = same_class & counts & fitting & is_found
+    ignored = same_class & objects.ignored & fitting
+    confused = ~same_class & counts & fitting
+    touched = same_class & counts & touching
+    of_detections = np.select(
+        [taken >= 0, duplicate.any(1), ignored.any(1), confused.any(1), touched.any(1)],
+        ['correct', 'duplicate', 'ignored', 'wrong class', 'badly placed'], 'invented')
+    of_objects = np.select(
+        [objects.ignored, is_found, confused.any(0), touched.any(0)],
+        ['ignored', 'correct', 'wrong class', 'badly placed'], 'missed')
+    return ErrorKinds(of_detections, of_objects)
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-058
-KIND_COLOURS = {'correct': '#2ca25f', 'duplicate': '#9467e8', 'wrong class': '#ff9f1c', 'badly placed': '#ffe14d', 'invented': '#e63946',
-                'ignored': '#9a9a9a', 'missed': '#ffffff'}
+KIND_COLOURS = {'correct': '#2ca25f', 'duplicate': '#9467e8', 'wrong class': '#ff9f1c', 'badly placed': '#ffe14d',
+                'invented': '#e63946', 'ignored': '#9a9a9a', 'missed': '#ffffff'}
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-059
+def _draw_kind(ax: object, boxes: np.ndarray, captions: list[str], kind: str) -> None:
+    "Boxes of one kind, each with its own text; missed ones dashed."
+    style = '--' if kind == 'missed' else '-'
+    numbers = range(1, len(captions) + 1) # each box is a class of its own, whose name is its text
+    draw_boxes(ax, boxes, numbers, names=captions, colour=KIND_COLOURS[kind], style=style)
+
 def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
                 found: Detections, # of this image, the highest score first
                 objects: Objects, # of this image
@@ -67,12 +85,14 @@ def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
                 **kwargs: object, # passed on to `show_image`: ax, title, side
                ) -> Figure: # the new picture, or that of `ax`
     "An image with its detections in the colours of their kinds, and its missed objects dashed."
-    kinds, fig = error_kinds(found, objects), show_image(image, **kwargs)
+    kinds = error_kinds(found, objects)
+    fig = show_image(image, **kwargs)
     ax = kwargs.get('ax') or fig.axes[0]
-    def draw(chosen, boxes, captions, kind, style='-'):
-        texts = [c for c, yes in zip(captions, chosen) if yes]
-        draw_boxes(ax, boxes[chosen], range(1, len(texts) + 1), names=texts, colour=KIND_COLOURS[kind], style=style)
-    draw(kinds.objects == 'missed', objects.boxes, [f'missed {names[k - 1]}' for k in objects.labels], 'missed', '--')
+    missed = np.flatnonzero(kinds.objects == 'missed')
+    _draw_kind(ax, objects.boxes[missed], [f'missed {names[objects.labels[i] - 1]}' for i in missed], 'missed')
     for kind in KIND_COLOURS:
-        draw(kinds.detections == kind, found.boxes, [f'{f"{kind}: " if spell else ""}{names[k - 1]} {s:.2f}' for k, s in zip(found.labels, found.scores)], kind)
+        mine = np.flatnonzero(kinds.detections == kind)
+        before = f'{kind}: ' if spell else ''
+        captions = [f'{before}{names[found.labels[i] - 1]} {found.scores[i]:.2f}' for i in mine]
+        _draw_kind(ax, found.boxes[mine], captions, kind)
     return fig

@@ -4,7 +4,8 @@
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #imports
 from __future__ import annotations
-import json, pickle
+import json
+import pickle
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
@@ -33,12 +34,15 @@ def predictions(session: Session, # a network
                 progress: bool = True, # show a bar on a terminal
                 group: Group = Alone(), # processes that share the images
                ) -> Iterator[tuple[EvalBatch, np.ndarray, np.ndarray]]: # batch, locs [B, N, 4], logits [B, N, C]
-    "What a network says about every image of this process, batch by batch; the last batch may be smaller and is not dropped."
-    with (Loader(dataset, cfg, training=False, rank=group.rank, world=group.world) as loader,
-          tqdm(total=sum(map(len, loader.batches(0))), desc='evaluate', unit='image', disable=True if group.rank or not progress else None, leave=False) as bar):
-        for batch in loader.epoch():
-            yield batch, *session.predict(batch.images)
-            bar.update(len(batch.images))
+    "What a network says about every image of this process, batch by batch; the last batch may be smaller."
+    hidden = True if group.rank or not progress else None # None: shown on a terminal only
+    with Loader(dataset, cfg, training=False, rank=group.rank, world=group.world) as loader:
+        count = sum(len(batch) for batch in loader.batches(0))
+        with tqdm(total=count, desc='evaluate', unit='image', disable=hidden, leave=False) as bar:
+            for batch in loader.epoch():
+                locs, logits = session.predict(batch.images)
+                yield batch, locs, logits
+                bar.update(len(batch.images))
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-010
 def detect_by(session: Session, # a network
@@ -50,11 +54,18 @@ def detect_by(session: Session, # a network
     "Detections in every image by several configurations, in one pass over the images."
     found = [{} for _ in cfgs]
     for batch, locs, logits in predictions(session, dataset, cfgs[0], progress, group):
-        for one, cfg in zip(found, cfgs): one.update(zip(batch.image_ids.tolist(), postprocess(locs, logits, batch.sizes, cfg)))
+        for one, cfg in zip(found, cfgs):
+            detections = postprocess(locs, logits, batch.sizes, cfg)
+            one.update(zip(batch.image_ids.tolist(), detections))
     if group.world == 1: return found
-    parts = [pickle.loads(p) for p in group.gather(pickle.dumps(found))]
-    together = [{k: d for part in parts for k, d in part[n].items()} for n in range(len(cfgs))]
-    return [{r.image_id: one[r.image_id] for r in dataset.records} for one in together]
+    parts = [pickle.loads(message) for message in group.gather(pickle.dumps(found))]
+    return [_merged([part[k] for part in parts], dataset) for k in range(len(cfgs))]
+
+def _merged(parts: Sequence[dict[int, Detections]], dataset: Dataset) -> dict[int, Detections]:
+    "What all processes have found, in the data set's order."
+    found = {}
+    for part in parts: found.update(part)
+    return {r.image_id: found[r.image_id] for r in dataset.records}
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-011
 def detect_all(session: Session, # a network
@@ -76,7 +87,8 @@ def confident(found: Detections, # of an image, the highest score first
               most: int | None = None, # no more than this many
              ) -> Detections:
     "The detections worth looking at."
-    return Detections(*(getattr(found, f.name)[found.scores >= min_score][:most] for f in fields(found)))
+    enough = found.scores >= min_score
+    return Detections(*(getattr(found, f.name)[enough][:most] for f in fields(found)))
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-021
 def detections_picture(dataset: Dataset, # where the images are
@@ -86,23 +98,30 @@ def detections_picture(dataset: Dataset, # where the images are
                        columns: int = 4, # images in a row
                       ) -> Picture:
     "Images with their detections."
-    chosen = [dataset.records[k] for k in np.unique(np.linspace(0, len(dataset.records) - 1, count).astype(int))]
+    places = np.unique(np.linspace(0, len(dataset.records) - 1, count).astype(int))
+    chosen = [dataset.records[k] for k in places]
     shown = [confident(detections[r.image_id], min_score, MOST) for r in chosen]
-    return show_grid([load_image(r.image) for r in chosen], *([getattr(d, part) for d in shown] for part in ('boxes', 'labels', 'scores')),
-                     names=dataset.classes, columns=columns, side=3.2)
+    images = [load_image(r.image) for r in chosen]
+    boxes, labels, scores = ([getattr(d, part) for d in shown] for part in ('boxes', 'labels', 'scores'))
+    return show_grid(images, boxes, labels, scores, names=dataset.classes, columns=columns, side=3.2)
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-024
 def curves_picture(report: Report, # of `evaluate`
                   ) -> Picture:
     "Precision over recall: the mean at three IoUs, and up to six classes at IoU 0.5, of more the best and the worst."
     fig, [[left, right]] = panels(1, 2, width=10.5, height=3.8, sharey=True)
-    plot_lines({f'IoU {iou:.2f}': pr_curve(report, iou) for iou in (.5, .75, .9)}, 'mean of all classes', 'recall', 'precision', ax=left)
-    score = {n: c['AP50'] for n, c in report.per_class.items() if c['AP50'] >= 0}
-    known = sorted(score, key=score.get, reverse=True)
-    title = 'classes at IoU 0.5' if len(known) <= 6 else f'the best three and the worst three of {len(known)} classes, IoU 0.5'
-    shown = known if len(known) <= 6 else known[:3] + known[-3:]
-    plot_lines({f'{n}, AP50 {score[n]:.2f}': pr_curve(report, .5, n) for n in shown}, title, 'recall', ax=right)
-    left.set(xlim=(0, 1.01), ylim=(0, 1.03)); right.set(xlim=(0, 1.01))
+    means = {f'IoU {iou:.2f}': pr_curve(report, iou) for iou in (.5, .75, .9)}
+    plot_lines(means, 'mean of all classes', 'recall', 'precision', ax=left)
+    score = {name: c['AP50'] for name, c in report.per_class.items() if c['AP50'] >= 0}
+    shown = sorted(score, key=score.get, reverse=True)
+    title = 'classes at IoU 0.5'
+    if len(shown) > 6:
+        title = f'the best three and the worst three of {len(shown)} classes, IoU 0.5'
+        shown = shown[:3] + shown[-3:]
+    each = {f'{name}, AP50 {score[name]:.2f}': pr_curve(report, .5, name) for name in shown}
+    plot_lines(each, title, 'recall', ax=right)
+    left.set(xlim=(0, 1.01), ylim=(0, 1.03))
+    right.set(xlim=(0, 1.01))
     return fig
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-027
@@ -111,32 +130,51 @@ def kinds_by_image(dataset: Dataset, # its ground truth is read
                    min_score: float = LOOK, # detections with lower scores do not count
                   ) -> list[ErrorKinds]: # in the order of the records
     "What is right and wrong in every image."
-    truth = objects_by_image(dataset)
-    return [error_kinds(confident(detections[r.image_id], min_score), truth[r.image_id]) for r in dataset.records]
+    truth, ids = objects_by_image(dataset), [r.image_id for r in dataset.records]
+    return [error_kinds(confident(detections[i], min_score), truth[i]) for i in ids]
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-028
 def count_kinds(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
                ) -> dict[str, np.ndarray]: # kind: [images] how many
     "How many of each kind every image has: missed objects, and detections of all other kinds."
-    return {kind: np.array([int(((k.objects if kind == 'missed' else k.detections) == kind).sum()) for k in kinds]) for kind in KIND_COLOURS}
+    counts = {}
+    for kind in KIND_COLOURS:
+        named = [k.objects if kind == 'missed' else k.detections for k in kinds]
+        counts[kind] = np.array([int((names == kind).sum()) for names in named])
+    return counts
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-031
 MISTAKES = ('missed', 'wrong class', 'badly placed', 'invented')
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-032
 def rank_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
-               ) -> dict[str, list[int]]: # best, worst and the kinds of `MISTAKES`: places in `kinds`, the most telling first
+               ) -> dict[str, list[int]]: # best, worst and `MISTAKES`: places in `kinds`, the most telling first
     "Images by score and by kind of mistake; of equal images the earlier comes first."
-    counts, f1, objects = count_kinds(kinds), np.array([k.f1 for k in kinds]), np.array([(k.objects != 'ignored').sum() for k in kinds])
-    def by(*keys): return np.lexsort(keys[::-1]).tolist() # the first key decides
-    return dict(best=by(-f1, -objects), worst=by(f1, -objects)) | {m: [i for i in by(-counts[m]) if counts[m][i]] for m in MISTAKES}
+    f1 = np.array([k.f1 for k in kinds])
+    objects = np.array([(k.objects != 'ignored').sum() for k in kinds])
+    # lexsort sorts by its last key first
+    ranks = dict(best=np.lexsort((-objects, -f1)).tolist(), worst=np.lexsort((-objects, f1)).tolist())
+    counts = count_kinds(kinds)
+    for mistake in MISTAKES:
+        order = np.argsort(-counts[mistake], kind='stable').tolist()
+        ranks[mistake] = [place for place in order if counts[mistake][place]]
+    return ranks
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-034
 def _legend(fig: Picture) -> None:
     "What the colours say, at the foot of the picture."
-    names = [Patch(facecolor='none' if kind == 'missed' else colour, edgecolor='#555555', linestyle='--' if kind == 'missed' else '-', label=kind)
-             for kind, colour in KIND_COLOURS.items()]
-    fig.legend(handles=names, loc='lower center', ncols=len(names) if fig.get_figwidth() > 6.5 else 4, frameon=False, fontsize=8, handlelength=1.6, columnspacing=1.4, borderaxespad=.3)
+    names = []
+    for kind, colour in KIND_COLOURS.items():
+        face, style = ('none', '--') if kind == 'missed' else (colour, '-')
+        names.append(Patch(facecolor=face, edgecolor='#555555', linestyle=style, label=kind))
+    columns = len(names) if fig.get_figwidth() > 6.5 else 4
+    fig.legend(handles=names, loc='lower center', ncols=columns, frameon=False, fontsize=8, handlelength=1.6,
+               columnspacing=1.4, borderaxespad=.3)
+
+def _row_height(dataset: Dataset, places: Sequence[int], side: float) -> float:
+    "Inches that the tallest of some images needs when the longer side of each fits into `side`."
+    slopes = [dataset.records[p].height/dataset.records[p].width for p in places]
+    return side*min(1, max(slopes))
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-035
 def review_picture(dataset: Dataset, # where the images are
@@ -148,18 +186,20 @@ def review_picture(dataset: Dataset, # where the images are
     "The best and the worst images, and those with most mistakes of each kind, in the colours of `show_errors`."
     kinds, truth = kinds_by_image(dataset, detections, min_score), objects_by_image(dataset)
     rows = {what: places[:columns] for what, places in rank_images(kinds).items() if places}
-    tall = [side*min(1, max(dataset.records[p].height/dataset.records[p].width for p in places)) for places in rows.values()]
-    step, head, foot = side + .08, .5, .45 # above the images of a row are its heading and their titles
+    tall = [_row_height(dataset, places, side) for places in rows.values()]
+    step, head, foot = side + .08, .5, .45 # inches; above the images of a row are its heading and their titles
     fig = Picture(columns*step - .08, sum(tall) + len(rows)*(head + .08) + foot)
     width, height = fig.get_size_inches()
-    for r, (what, places) in enumerate(rows.items()):
-        top = height - sum(tall[:r]) - r*(head + .08)
+    top = height
+    for (what, places), inches in zip(rows.items(), tall):
         fig.text(.05/width, (top - .04)/height, what, fontsize=11, weight='bold', va='top')
-        for c, place in enumerate(places):
+        for column, place in enumerate(places):
             record = dataset.records[place]
-            ax = fig.add_axes((c*step/width, (top - head - tall[r])/height, side/width, tall[r]/height), anchor='N')
-            show_errors(load_image(record.image), confident(detections[record.image_id], min_score, MOST), truth[record.image_id], dataset.classes,
-                        spell=False, ax=ax, title=f'image {record.image_id}, F1 {kinds[place].f1:.2f}')
+            area = column*step/width, (top - head - inches)/height, side/width, inches/height
+            found = confident(detections[record.image_id], min_score, MOST)
+            show_errors(load_image(record.image), found, truth[record.image_id], dataset.classes, spell=False,
+                        ax=fig.add_axes(area, anchor='N'), title=f'image {record.image_id}, F1 {kinds[place].f1:.2f}')
+        top -= inches + head + .08
     _legend(fig)
     return fig
 
@@ -171,7 +211,8 @@ def save_evaluation(folder: Path, # where to
                     **about: Any, # what else report.json shall say, e.g. the checkpoint
                    ) -> None:
     "Write predictions.json, report.json and detections.png into a folder."
+    results = to_coco_results(detections, dataset.category_ids)
     numbers = {**about, 'images': report.images, **report.stats, 'per_class': report.per_class, 'note': report.note}
-    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(to_coco_results(detections, dataset.category_ids)))
+    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(results))
     with replacing(folder/'report.json') as f: f.write_text(json.dumps(numbers, indent=1))
     save_figure(detections_picture(dataset, detections), folder/'detections.png')

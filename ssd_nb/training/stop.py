@@ -4,14 +4,14 @@
 
 # %% ../../nbs/8_training/05_stop.ipynb #imports
 from __future__ import annotations
-import numpy as np
-from contextlib import contextmanager
-import signal
-from typing import Any
-from typing import Iterator
-from .run import PATIENCE, Run, RunError
 import json
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator
+import numpy as np
 from ..files import replacing
+from .run import PATIENCE, Run, RunError
 
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'leave_if_asked', 'check_finite']
@@ -32,6 +32,7 @@ class Stop:
         try: self.old = {s: signal.signal(s, self.take) for s in (signal.SIGTERM, signal.SIGINT)}
         except ValueError: pass # only the main thread receives signals
         return self
+
     def __exit__(self, *_: Any) -> None:
         for s, handler in self.old.items(): signal.signal(s, handler)
 
@@ -60,11 +61,21 @@ def leave_if_asked(run: Run, # whose devices agree
 def check_finite(run: Run, # with its recent steps
                 ) -> None:
     "Raise `RunError` if the latest `PATIENCE` losses are not finite."
-    if run.settled < len(run.steps) or len(run.recent) < PATIENCE or any(np.isfinite(s.loss) for s, _ in run.recent): return
-    batches = [dict(epoch=s.epoch, step=s.step, loss=str(s.loss), image_ids=ids.tolist()) for s, ids in run.recent]
-    everyone = [json.loads(m) for m in run.group.gather(json.dumps(batches).encode())]
-    file = run.folder/'not_finite.json'
-    if run.writes:
-        with replacing(file) as f: f.write_text(json.dumps([b for device in everyone for b in device], indent=1))
-    raise RunError(f'the loss has not been finite for {PATIENCE} steps, up to epoch {run.steps[-1].epoch} step {run.steps[-1].step}; the images of their batches are listed in {file}. '
-                   'Look at them and at the loss before; a smaller --lr or a longer --warmup_epochs often helps')
+    if run.settled < len(run.steps) or len(run.recent) < PATIENCE: return
+    if any(np.isfinite(step.loss) for step, _ in run.recent): return
+    file, last = run.folder/'not_finite.json', run.steps[-1]
+    _list_images(run, file)
+    raise RunError(f'the loss has not been finite for {PATIENCE} steps, up to epoch {last.epoch} step {last.step}; '
+                   f'the images of their batches are listed in {file}. Look at them and at the loss before; '
+                   f'a smaller --lr or a longer --warmup_epochs often helps')
+
+# %% ../../nbs/8_training/05_stop.ipynb #list-images
+def _list_images(run: Run, file: Path) -> None:
+    "Write the images of the recent batches of all devices."
+    batches = []
+    for step, ids in run.recent:
+        batches.append(dict(epoch=step.epoch, step=step.step, loss=str(step.loss), image_ids=ids.tolist()))
+    messages = run.group.gather(json.dumps(batches).encode())
+    if not run.writes: return
+    everyone = [batch for message in messages for batch in json.loads(message)]
+    with replacing(file) as f: f.write_text(json.dumps(everyone, indent=1))

@@ -1,0 +1,120 @@
+"One command for all, and what the world does to a command: closed pipes, Ctrl-C, folders, odd names, narrow terminals."
+import importlib, json, os, signal, subprocess, sys, time
+from configparser import ConfigParser
+from pathlib import Path
+import pytest
+from conftest import BACKEND
+from ssd_nb import cli
+from ssd_nb.checkpoint import load, save
+from ssd_nb.config import SSDConfig
+from ssd_nb.learning.shapes import write_shapes
+from ssd_nb.networks.table import initial_state
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ('$5 note', 'b', '杯', 'd', 'e', 'f$') # as users may call their classes
+
+def start(*args, **env):
+    "A command in a process group of its own."
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), **env}
+    return subprocess.Popen([sys.executable, '-m', 'ssd_nb', *map(str, args)], env=env, start_new_session=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+def ended(*args, **env):
+    "Exit status, output and errors of a command."
+    process = start(*args, **env)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out.decode(), err.decode()
+
+@pytest.fixture(scope='module')
+def scenes(tmp_path_factory): return write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=1, val=40)
+
+@pytest.fixture(scope='module')
+def checkpoint(scenes, tmp_path_factory):
+    "An untrained network, which sees things everywhere, with odd class names."
+    cfg = SSDConfig.preset('tiny', backend=BACKEND, coco_root=str(scenes), device='cpu', num_workers=0, batch_size=2)
+    path = tmp_path_factory.mktemp('run')/'last.safetensors'
+    save(path, initial_state(cfg), cfg.replace(classes=NAMES))
+    return path
+
+def looking(checkpoint, folder):
+    "Arguments that make few boxes."
+    return ['--checkpoint_path', checkpoint, '--max_boxes', '2', '--min_score', '.4', '--output_dir', folder]
+
+def test_help_is_quick_and_light():
+    begun = time.perf_counter()
+    status, out, err = ended('--help')
+    seconds = time.perf_counter() - begun
+    assert status == 0 and not err and out.strip() == cli.overview()
+    assert all(f'  {name} ' in out for name in cli.COMMANDS)
+    code = 'import sys, ssd_nb.cli; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {'torch', 'mindspore', 'numpy', 'matplotlib'} & set(done.stdout.split())
+    assert seconds < 2 # 0.1 s where nothing else runs
+
+@pytest.mark.parametrize('typed, meant', [('trian', 'train'), ('evaluate', 'eval'), ('chekpoint', 'checkpoint')])
+def test_unknown_commands_get_the_nearest_name(typed, meant):
+    status, out, err = ended(typed, '--help')
+    assert status == 2 and not out and f'did you mean {meant}?' in err and err.count('\n') == 1
+
+@pytest.mark.parametrize('name', cli.COMMANDS)
+def test_every_command_is_there(name, capsys):
+    words = [name, 'check', '--help'] if name == 'data' else [name, '--help']
+    with pytest.raises(SystemExit) as e: sys.exit(cli.main(words))
+    assert not e.value.code and f'python -m ssd_nb.{name}' in capsys.readouterr().out
+
+def test_the_installed_name_points_here():
+    config = ConfigParser(delimiters=['='])
+    config.read(ROOT/'settings.ini', encoding='utf-8')
+    name, place = config['DEFAULT']['console_scripts'].split('=')
+    module, function = place.split(':')
+    assert name == 'ssd_nb' and getattr(importlib.import_module(module), function) is cli.main
+
+def test_a_closed_pipe_stops_nothing(scenes, checkpoint, tmp_path):
+    "As `| head -1`: all files are written all the same."
+    process = start('predict', scenes/'val', *looking(checkpoint, tmp_path/'out'), PYTHONUNBUFFERED='1')
+    assert b'.jpg: ' in process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(120) == 0 and b'Traceback' not in (err := process.stderr.read()) and b'Broken' not in err
+    assert len(list((tmp_path/'out').glob('*.png'))) == 40 and (tmp_path/'out'/'predictions.json').exists()
+
+def test_ctrl_c_is_one_sentence(scenes, checkpoint, tmp_path):
+    "Sent as a terminal does it: to all processes of the command."
+    looking_on = looking(checkpoint, tmp_path/'out')
+    process = start('predict', scenes/'val', *looking_on, '--num_workers', '2', PYTHONUNBUFFERED='1')
+    assert process.stdout.readline() # 39 images are left
+    os.killpg(process.pid, signal.SIGINT)
+    err = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130 and 'Traceback' not in err, err
+    assert err.strip().splitlines()[-1].startswith('interrupted') and not (tmp_path/'out'/'predictions.json').exists()
+
+def test_ctrl_c_in_the_midst_of_evaluation(checkpoint, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs): raise KeyboardInterrupt
+    monkeypatch.setattr('ssd_nb.eval.evaluate_by', interrupted)
+    plain = checkpoint.with_name('plain.safetensors')
+    state, cfg, _ = load(checkpoint)
+    save(plain, state, cfg.replace(classes=()))
+    with pytest.raises(SystemExit) as e: cli.main(['eval', '--checkpoint_path', str(plain), '--num_workers', '2'])
+    assert e.value.code == 130 and capsys.readouterr().err.startswith('interrupted')
+
+def test_a_folder_is_no_file_to_export_to(checkpoint, tmp_path):
+    status, _, err = ended('export', checkpoint, '--output', tmp_path)
+    assert status == 2 and 'a folder; give the name of a file' in err and not list(tmp_path.iterdir())
+
+@pytest.mark.parametrize('first, message', [
+    (b'PK\x03\x04', 'torch.save'), (b'\x89HDF\r\n', 'HDF5'), (b'hello', 'not a readable safetensors')])
+def test_files_of_others_are_recognised(first, message, scenes, tmp_path):
+    (tmp_path/'net.pth').write_bytes(first + b'1'*99)
+    status, _, err = ended('predict', scenes/'val', *looking(tmp_path/'net.pth', tmp_path/'out'))
+    assert status == 2 and message in err and '.safetensors files of this library' in err and 'Traceback' not in err
+
+def test_what_the_system_refuses(scenes, checkpoint, tmp_path):
+    (tmp_path/'file').write_text('x', encoding='utf-8')
+    status, _, err = ended('predict', scenes/'val', *looking(checkpoint, tmp_path/'file'/'out'))
+    assert status == 2 and 'Not a directory' in err and 'Traceback' not in err
+
+def test_a_terminal_that_knows_no_such_letter(scenes, checkpoint, tmp_path):
+    image = sorted((scenes/'val').iterdir())[0]
+    status, out, err = ended('predict', image, *looking(checkpoint, tmp_path/'out'), PYTHONIOENCODING='ascii')
+    assert status == 0 and 'Traceback' not in err and err.count('no font') <= 1 and 'Glyph' not in err
+    found = {row['category'] for row in json.loads((tmp_path/'out'/'predictions.json').read_text(encoding='utf-8'))}
+    assert found <= set(NAMES) and ('?' in out) == ('杯' in found)

@@ -1,0 +1,164 @@
+"Networks as rows: boxes that do not fit are refused, averages warm up, statistics of devices are joined."
+import json
+import os
+import subprocess
+from pathlib import Path
+import numpy as np
+import pytest
+from ssd_nb.backends.contract import SMALL, random_batch
+from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, launcher, make_session
+from ssd_nb.config import SSDConfig
+from ssd_nb.errors import ConfigError
+from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv
+from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, parameters, rows
+
+@pytest.mark.parametrize('wrong, field', [(dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
+    (dict(map_sizes=(20, 10, 5, 3, 2, 1), steps=()), 'map_sizes'), (dict(network='mobilenet_v3'), 'network.*mobilenet_v2'),
+    (dict(aspect_ratios=((2,),)*5, steps=()), 'aspect_ratios.*5.*6')])
+def test_boxes_that_do_not_fit_the_network_are_refused(wrong, field):
+    with pytest.raises(ConfigError, match=field): SSDConfig(**wrong)
+
+@pytest.mark.parametrize('size', [300, 320, 512])
+def test_network_and_boxes_agree(size):
+    cfg = SSDConfig(image_shape=(size, size), steps=())
+    assert feature_map_sizes(cfg) == tuple(m.size for m in cfg.maps)
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_rows_read_what_was_made_before_them(name):
+    cfg, known = next(SSDConfig.preset(n) for n in PRESETS_OF[name]), {'image'}
+    for row in rows(cfg):
+        assert set(row.sources) <= known and row.part in ('backbone', 'neck', 'head') and row.layers
+        known.add(row.name)
+
+@pytest.fixture(scope='module')
+def vgg(): return SSDConfig.preset('ssd300_vgg16')
+
+def test_vgg16_has_the_published_parameters(vgg):
+    "Names and shapes of torchvision's: a file in $SSD_NB_SPEC or in ../shared/spec beside the checkout."
+    assert count(vgg) == 35_641_826 and vgg.num_boxes == 8732
+    folder = Path(os.environ.get('SSD_NB_SPEC') or Path(__file__).resolve().parents[2]/'shared'/'spec')
+    file = folder/'torchvision_parameters.json'
+    if not file.exists(): pytest.skip(f'no list of published parameters: set SSD_NB_SPEC to a folder that holds {file.name}')
+    published = json.loads(file.read_text())['ssd300_vgg16']
+    ours, theirs = ([tuple(s) for s in shapes] for shapes in ([p.shape for p in parameters(vgg)], [s for _, s in published]))
+    assert sorted(ours) == sorted(theirs)
+    backbone = [p.shape for p in parameters(vgg) if p.part != 'head' and p.kind in ('weight', 'bias')]
+    assert backbone == [tuple(s) for name, s in published if name.startswith(('backbone.features', 'backbone.extra'))]
+
+def test_vgg16_is_the_same_in_both_backends(vgg):
+    for name in ('torch', 'mindspore'): pytest.importorskip(name)
+    images = random_batch(vgg, 1).images
+    # from 0.02 the numbers would fade from layer to layer; with a spread of (2/inputs)**.5 they keep their size
+    state = initial_state(vgg)
+    for p in parameters(vgg):
+        if p.kind == 'weight': state[p.name] *= (2/np.prod(p.shape[1:]))**.5/vgg.init_sigma
+    found = []
+    for name in ('torch', 'mindspore'):
+        session = make_session(name, vgg, training=False, device='cpu')
+        session.set_state(state)
+        found.append(session.predict(images))
+    for a, b in zip(*found):
+        assert a.shape[1] == 8732 and a.std() > 0
+        assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
+
+def test_a_network_without_batch_norm_learns(backend):
+    "A step of VGG16 with moving averages, on an image: weights move, and everything stays finite."
+    cfg = SSDConfig.preset('ssd300_vgg16', ema=.9)
+    session = make_session(backend, cfg, device='cpu')
+    assert np.isfinite(float(session.train_step(random_batch(cfg, 1), .001)))
+    state = session.get_state()
+    assert state[SCALER].tolist() == [cfg.loss_scale, 1, 0] and state[AVERAGED] == [1]
+    assert (state['map0.scale'] > 19).all() and state['momentum.logits0.predict.bias'].any()
+
+PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'], vgg16=['ssd300_vgg16'])
+
+def test_shared_weights_are_stored_once():
+    table = [Row(f'p{k}', ('image',), (Layer(f'p{k}', 3, 8, norm='batch', weights='p'),)) for k in range(2)]
+    names = [p.name for p in row_parameters(table)]
+    assert names.count('p.weight') == 1 and 'p0.gamma' in names and 'p1.gamma' in names
+
+def test_sizes_are_height_and_width():
+    table = [Row('half', ('image',), (same_conv('half', 3, 8, (90, 41), 3, 2),))]
+    assert row_sizes(table, (90, 41))['half'] == (45, 21)
+
+def test_averages_forget_the_random_start(backend):
+    "Six steps at 0.999: without a warm-up more than 99 % of the start would be left."
+    cfg, batch = SMALL.replace(ema=.999), random_batch(SMALL, 4)
+    session = make_session(backend, cfg, device='cpu')
+    states = [session.get_state()]
+    for _ in range(6):
+        session.train_step(batch, .02)
+        states.append(session.get_state())
+    for name in ('stem.weight', 'stem.mean'):
+        expected = states[0][name]
+        for n, state in enumerate(states[1:]):
+            d = average_decay(cfg.ema, n)
+            expected = d*expected + (1 - d)*state[name]
+        np.testing.assert_allclose(states[-1][EMA + name], expected, rtol=1e-4, atol=1e-6)
+    assert states[-1][AVERAGED] == [6]
+
+def test_averages_go_on_where_a_checkpoint_left_them(backend):
+    "Bit for bit; and a checkpoint without the count, as older ones are, has its warm-up behind it."
+    cfg, batch = SMALL.replace(ema=.9), random_batch(SMALL, 4)
+    one, two = (make_session(backend, cfg, device='cpu') for _ in range(2))
+    for _ in range(3): one.train_step(batch, .02)
+    kept = one.get_state()
+    two.set_state(kept)
+    for session in (one, two): session.train_step(batch, .02)
+    assert all(np.array_equal(v, two.get_state()[k]) for k, v in one.get_state().items())
+    two.set_state({k: v for k, v in kept.items() if k != AVERAGED})
+    assert two.get_state()[AVERAGED] == [WARM]
+    two.train_step(batch, .02)
+    after, name = two.get_state(), 'stem.weight'
+    np.testing.assert_allclose(after[EMA + name], .9*kept[EMA + name] + .1*after[name], rtol=1e-5, atol=1e-7)
+
+def test_running_variances_of_devices_are_joined():
+    "As if one device had seen all: the mean of the variances and the variance of the means."
+    torch = pytest.importorskip('torch')
+    from ssd_nb.backends.torch_devices import spread_of_means
+    rng = np.random.default_rng(0)
+    x = rng.normal(rng.normal(0, 3, (4, 1, 5)), rng.uniform(.5, 2, (4, 1, 5)), (4, 200, 5)) # devices, pixels, channels
+    m, mean, variance = .03, rng.normal(size=5), rng.uniform(1, 2, 5)
+    moves = m*(x.mean(1) - mean)
+    spread = spread_of_means(torch.tensor((moves**2).mean(0)), torch.tensor(moves.mean(0)), m)
+    joint = ((1 - m)*variance + m*x.var(1)).mean(0) + spread.numpy()
+    np.testing.assert_allclose(joint, (1 - m)*variance + m*x.reshape(-1, 5).var(0), rtol=1e-10)
+    assert not spread_of_means(torch.zeros(3), torch.zeros(3), 0.).any() # statistics that stand still
+
+def test_two_processes_join_their_running_statistics(backend, tmp_path):
+    "Dark images on one, bright ones on the other: the variance of both together, in the first layer."
+    (tmp_path/'twins.py').write_text(TWINS.format(backend=backend, out=str(tmp_path/'out.json')))
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])}
+    done = subprocess.run(launcher(backend, 2, 'twins'), env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path/'out.json').read_text())
+    np.testing.assert_allclose(found['two'], found['joined'], rtol=1e-2) # unbiased on each device, so not exactly
+    assert max(np.array(found['joined'])/found['averaged']) > 1.5 # what averages of variances would miss
+
+TWINS = '''
+import json, numpy as np
+from ssd_nb.backends.contract import SMALL, random_batch
+from ssd_nb.backends.session import join, make_session
+from ssd_nb.data.loader import Batch
+group = join('{backend}', 'cpu')
+batch = random_batch(SMALL, 4)
+halves = [batch.images[:2]//4, 192 + batch.images[2:]//4] # dark, bright
+cfg = SMALL.replace(norm_momentum=0., freeze_layer='')
+def part(images, k): return Batch(images=images, locs=batch.locs[k], labels=batch.labels[k], num_matched=batch.num_matched[k], image_ids=batch.image_ids[k])
+both = slice(0, 2), slice(2, 4)
+session = make_session('{backend}', cfg, device='cpu')
+session.train_step(part(halves[group.rank], both[group.rank]), 0.)
+two = session.get_state()['stem.variance']
+x = [session_input for session_input in halves]
+weight = session.get_state()['stem.weight']
+def stem(images):
+    x = ((images/255. - cfg.pixel_mean)/cfg.pixel_std).transpose(0, 3, 1, 2)
+    x = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))[:, :, ::2, ::2]
+    return np.einsum('bchwij,ocij->bohw', windows, weight).swapaxes(0, 1).reshape(len(weight), -1)
+a, b = map(stem, halves)
+if group.rank == 0:
+    joined = np.concatenate([a, b], 1).var(1)
+    json.dump(dict(two=two.tolist(), joined=joined.tolist(), averaged=((a.var(1) + b.var(1))/2).tolist()), open('{out}', 'w'))
+group.largest(0.)
+'''
