@@ -368,7 +368,8 @@ def test_any_bytes_as_txt(tmp_path_factory, data):
 
 PIECES = st.sampled_from([
     '<annotation>', '</annotation>', '<object>', '</object>', '<name>cat</name>', '<bndbox>', '</bndbox>',
-    '<xmin>1</xmin>', '<ymin>-5</ymin>', '<xmax>nan</xmax>', '<ymax>1e999</ymax>', '<size>', '</size>', '<width>x</width>',
+    '<xmin>1</xmin>', '<ymin>-5</ymin>', '<xmax>nan</xmax>', '<ymax>1e999</ymax>', '<size>', '</size>',
+    '<width>x</width>',
     '<height>-3</height>', '<difficult>1</difficult>', 'ä', '&x;', '\0', '<!--'])
 def in_an_object(pieces): return f'<annotation><object>{"".join(pieces)}</object></annotation>'.encode()
 

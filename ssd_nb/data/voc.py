@@ -16,7 +16,7 @@ from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
 # %% auto #0
-__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_text', 'voc_names', 'voc_entries',
+__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_lines', 'voc_names', 'voc_entries',
            'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
@@ -97,12 +97,12 @@ def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
     return root/'JPEGImages', root/'Annotations', path
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-072
-def read_text(path: Path, # a file
-             ) -> str:
-    "A text file. Raises `DataError` with the line that is not UTF-8."
+def read_lines(path: Path, # a text file
+              ) -> list[str]:
+    "The lines of a file. Raises `DataError` with the line that is not UTF-8."
     try: data = path.read_bytes()
     except OSError as e: raise DataError(f'{path}: cannot be read: {e.strerror}') from e
-    try: return data.decode('utf-8-sig')
+    try: return data.decode('utf-8-sig').split('\n')
     except UnicodeDecodeError as e:
         raise DataError(f'{path}: line {data[:e.start].count(10) + 1}: not UTF-8; save the file as UTF-8') from e
 
@@ -118,7 +118,7 @@ def voc_names(notes: Path, # folder of XML files
              ) -> list[str]: # of XML files, without the suffix
     "The names in a split."
     if path:
-        names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
+        names = [_voc_name(line, notes) for line in read_lines(path) if line.strip()]
         return list(dict.fromkeys(names))
     files = [name for name in folder_contents(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
     return sorted(Path(name).stem for name in files)
