@@ -18,8 +18,8 @@ from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint', 'convert', 'listing',
-           'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'CLASS_HEAD', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint',
+           'convert', 'contents_table', 'main']
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -78,15 +78,20 @@ def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the
     return state, cfg, json.loads(header['meta'])
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-024
+CLASS_HEAD = 'multi_box.multi_cls_layers.0.3.bias' # of the first feature map: a number for each class of each box
+
+def _class_count(arrays: dict[str, np.ndarray]) -> dict[str, int]: # class_num, or nothing
+    "How many classes a reference checkpoint has, read off its first class head."
+    boxes = SSDConfig().num_default[0]
+    heads = [array.size for name, array in arrays.items() if canonical(name) == CLASS_HEAD]
+    return dict(class_num=heads[0]//boxes) if heads and heads[0] and heads[0] % boxes == 0 else {}
+
 def load_ckpt(path: str | Path, # a reference checkpoint
-              cfg: SSDConfig | None = None, # its network; none takes the reference model with as many classes as the file has
+              cfg: SSDConfig | None = None, # its network; none: the reference model, with as many classes as the file has
              ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, nothing remembered
     "Read a reference `.ckpt`. Raises `CheckpointError` naming the file and all that is wrong."
     arrays = read_ckpt(path)
-    if cfg is None:
-        head = next((a for n, a in arrays.items() if canonical(n) == 'multi_box.multi_cls_layers.0.3.bias'), np.zeros(0))
-        cfg = SSDConfig()
-        if head.size and head.size % cfg.num_default[0] == 0: cfg = cfg.replace(class_num=head.size//cfg.num_default[0])
+    if cfg is None: cfg = SSDConfig().replace(**_class_count(arrays))
     try: return from_reference(arrays, cfg), cfg, {}
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from e
 
@@ -113,8 +118,8 @@ def convert(source: str | Path, # .ckpt or .safetensors
     if kinds[1] == '.ckpt': write_ckpt(target, to_reference(state, cfg))
     else: save(target, state, cfg, **meta)
 
-def listing(path: str | Path, # .ckpt or .safetensors
-           ) -> str: # a line for each array, and a total
+def contents_table(path: str | Path, # .ckpt or .safetensors
+                  ) -> str: # a line for each array, and a total
     "What a file holds."
     if Path(path).suffix == '.ckpt': arrays = read_ckpt(path)
     else: arrays = load(path)[0]
@@ -137,7 +142,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         wanted = dict(convert=(2, 'IN and OUT'), show=(1, 'one FILE'))[args.action]
         if len(args.files) != wanted[0]: raise ConfigError(f'{args.action}: give {wanted[1]}')
         given = args.preset or args.config or config_values(args)
-        if args.action == 'show': print(listing(args.files[0]))
+        if args.action == 'show': print(contents_table(args.files[0]))
         else: convert(*args.files, config_from_args(args) if given else None)
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-031

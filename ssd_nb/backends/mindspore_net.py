@@ -195,7 +195,7 @@ def mindspore_loss(locs: Tensor, # [B, N, 4] predicted
                    gamma: float, # focusing exponent
                    alpha: float, # weight of the target column
                   ) -> Tensor: # scalar
-    "The loss specified in `losses.multibox_loss`."
+    "The loss specified in `learning.losses.multibox_loss`."
     target = ops.expand_dims(labels, -1)
     wrong = -ops.gather_elements(logits, 2, target)
     flipped = ops.tensor_scatter_elements(logits, target, wrong, 2)

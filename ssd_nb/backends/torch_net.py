@@ -154,7 +154,7 @@ def torch_loss(locs: Tensor, # [B, N, 4] predicted
                alpha: float, # weight of the target column
                num_matched: Tensor | None = None, # divide by this instead of counting
               ) -> Tensor: # scalar
-    "The loss specified in `losses.multibox_loss`."
+    "The loss specified in `learning.losses.multibox_loss`."
     if num_matched is None: num_matched = (labels > 0).sum()
     target = labels[..., None]
     wrong = -logits.gather(-1, target)
