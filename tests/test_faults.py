@@ -28,8 +28,10 @@ def draw(path: Path, size=(W, H), **options) -> None:
 def coco_lists() -> dict:
     images = [dict(id=i, file_name=name, width=W, height=H) for i, name in enumerate(OBJECTS, 1)]
     boxes = [(im['id'], box) for im in images for box in OBJECTS[im['file_name']]]
-    objects = [dict(id=k, image_id=i, category_id=c, bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1)*(y2 - y1), iscrowd=0)
-               for k, (i, (x1, y1, x2, y2, c)) in enumerate(boxes, 1)]
+    objects = []
+    for k, (i, (x1, y1, x2, y2, c)) in enumerate(boxes, 1):
+        w, h = x2 - x1, y2 - y1
+        objects.append(dict(id=k, image_id=i, category_id=c, bbox=[x1, y1, w, h], area=w*h, iscrowd=0))
     return dict(images=images, categories=[dict(id=c, name=n) for c, n in enumerate(NAMES, 1)], annotations=objects)
 
 
@@ -115,7 +117,8 @@ def test_an_evaluation_split_may_lack_a_class_but_not_add_one(tmp_path):
     change(cfg, lack, 'val')
     both_say(cfg)
     judged = open_both(cfg, evaluated=True)[2]
-    assert judged.classes == NAMES and len(set(judged.category_ids)) == 2 and {int(i) for r in judged.records for i in r.labels} == {2}
+    assert judged.classes == NAMES and len(set(judged.category_ids)) == 2
+    assert {int(label) for r in judged.records for label in r.labels} == {2}
     change(cfg, lambda lists: lists['categories'][0].update(name='dgo'), 'val')
     both_say(cfg, 'strange class', "'dgo'", 'did you mean dog')
     assert training_names(cfg) == NAMES and checked(cfg, ('val',))[0] == 1 # also when it is checked alone
@@ -151,8 +154,8 @@ PLAIN = {
     'no flags': lambda t: [a.update(iscrowd=None) for a in t['annotations']],
     'area null': lambda t: [a.update(area=None) for a in t['annotations']],
     'area in quotation marks': lambda t: [a.update(area=str(a['area'])) for a in t['annotations']],
-    'image ids in quotation marks on one side': lambda t: [a.update(image_id=str(a['image_id'])) for a in t['annotations']],
-    'category ids in quotation marks on the other': lambda t: [c.update(id=str(c['id'])) for c in t['categories']],
+    'image ids in quotation marks': lambda t: [a.update(image_id=str(a['image_id'])) for a in t['annotations']],
+    'category ids in quotation marks': lambda t: [c.update(id=str(c['id'])) for c in t['categories']],
     'ids as fractions': lambda t: [im.update(id=float(im['id'])) for im in t['images']],
     'boxes in quotation marks': lambda t: [a.update(bbox=[str(v) for v in a['bbox']]) for a in t['annotations']],
     'sizes in quotation marks': lambda t: [im.update(height=str(H), width=str(W)) for im in t['images']]}
@@ -164,7 +167,8 @@ def test_what_is_plain_is_understood(tmp_path, edit):
     change(cfg, edit)
     data = open_dataset(cfg, training=True)
     assert data.ground_truth == expected.ground_truth and not [f for f in data.findings if f.severity != 'note']
-    for r, s in zip(data.records, expected.records, strict=True): assert np.array_equal(r.boxes, s.boxes) and np.array_equal(r.labels, s.labels)
+    for r, s in zip(data.records, expected.records, strict=True):
+        assert np.array_equal(r.boxes, s.boxes) and np.array_equal(r.labels, s.labels)
     both_say(cfg)
 
 
@@ -190,7 +194,7 @@ def test_an_area_that_is_none_is_computed(tmp_path):
     change(cfg, lambda t: [a.update(area=v) for a, v in zip(t['annotations'], ('large', -3, float('nan')))])
     data = open_dataset(cfg, training=True)
     assert [f.kind for f in data.findings] == ['odd area']*3
-    assert [a['area'] for a in data.ground_truth['annotations']] == [a['bbox'][2]*a['bbox'][3] for a in coco_lists()['annotations']]
+    assert [a['area'] for a in data.ground_truth['annotations']] == [a['area'] for a in coco_lists()['annotations']]
     both_say(cfg)
 
 
@@ -201,14 +205,19 @@ def test_ids_beyond_64_bits(tmp_path):
         for a in lists['annotations']: a.update(image_id=a['image_id'] + huge, id=a['id'] + huge)
     for split in ('train', 'val'): change(cfg, enlarge, split)
     data = open_dataset(cfg, training=False)
-    assert all(0 < r.image_id < 2**31 for r in data.records) and [a['id'] for a in data.ground_truth['annotations']] == [1, 2, 3]
+    assert all(0 < r.image_id < 2**31 for r in data.records)
+    assert [a['id'] for a in data.ground_truth['annotations']] == [1, 2, 3]
     assert len(next(Loader(data, cfg, training=False).epoch()).image_ids) == 1
     both_say(cfg)
 
 
 def test_nothing_but_checked_entries_reaches_an_evaluation(tmp_path):
     cfg = write_coco(tmp_path)
-    change(cfg, lambda t: (t.update(info=7), t['images'][0].update(date={}), t['annotations'][0].update(segmentation='x', keypoints=[])))
+    def add(lists):
+        lists['info'] = 7
+        lists['images'][0]['date'] = {}
+        lists['annotations'][0].update(segmentation='x', keypoints=[])
+    change(cfg, add)
     truth = open_dataset(cfg, training=False).ground_truth
     assert truth['info'] == {} and set(truth['images'][0]) == {'id', 'file_name', 'height', 'width'}
     assert set(truth['annotations'][0]) == {'id', 'image_id', 'category_id', 'bbox', 'area', 'iscrowd', 'difficult'}
@@ -217,7 +226,7 @@ def test_nothing_but_checked_entries_reaches_an_evaluation(tmp_path):
 def test_boxes_that_lose_their_area(tmp_path):
     "Cut at the edge or rounded to whole pixels."
     cfg = write_coco(tmp_path)
-    change(cfg, lambda t: t['annotations'][0].update(bbox=[-.9, 10, .5, 20])) # less than a pixel of overhang is forgiven
+    change(cfg, lambda t: t['annotations'][0].update(bbox=[-.9, 10, .5, 20])) # a pixel of overhang is forgiven
     both_say(cfg, 'no area', 'nothing is left')
     reference = replace(cfg, protocol='reference')
     change(cfg, lambda t: t['annotations'][0].update(bbox=[10.1, 10, .3, 20]))
@@ -290,7 +299,8 @@ def test_likely_causes(tmp_path, edit, words):
 
 def test_likely_causes_of_many_boxes(tmp_path):
     cfg = write_coco(tmp_path)
-    change(cfg, lambda t: t.update(annotations=[dict(id=k + 1, image_id=1, category_id=1, bbox=[k, 5, 10, 10]) for k in range(60)]))
+    boxes = [dict(id=k + 1, image_id=1, category_id=1, bbox=[k, 5, 10, 10]) for k in range(60)]
+    change(cfg, lambda t: t.update(annotations=boxes))
     out = checked(cfg)[1]
     assert 'equal boxes' in out and '10 wide and 10 high' in out and "60 of 60 objects are of the class 'cat'" in out
     boxes = [dict(id=k + 1, image_id=1, category_id=1, bbox=[10, 50 + k, 10, 20]) for k in range(9)] # y before x
@@ -338,7 +348,8 @@ def test_marks_in_voc_lists(tmp_path):
 
 # Any damage at all
 
-VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg', '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
+VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg', '\ud800',
+          '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
 
 def places(tree) -> list:
     "Every list or dictionary of a tree with every key of it."
@@ -350,16 +361,18 @@ def mutate_json(text: str, rng: random.Random) -> str:
     if rng.random() < .08: return text[:rng.randrange(len(text))]
     tree = json.loads(text)
     for _ in range(rng.randrange(1, 3)):
-        tree, at = tree, places(tree)
+        at = places(tree)
         if not at: break
         node, key = rng.choice(at)
-        action = rng.random()
+        action, value = rng.random(), node[key]
         if action < .2: del node[key]
-        elif action < .3 and isinstance(node, list): node.append(node[key])
-        elif action < .5 and isinstance(node[key], (int, float)): node[key] = rng.choice((str(node[key]), node[key]*100, -node[key], node[key] + .5))
+        elif action < .3 and isinstance(node, list): node.append(value)
+        elif action < .5 and isinstance(value, (int, float)): node[key] = rng.choice((str(value), value*100, -value, value + .5))
         else: node[key] = rng.choice(VALUES)
     return json.dumps(tree)
 
+
+PIECES = ('-5', '1e9', 'nan', 'dog', 'dgo', '0', '3', '1.5', ' ', '<', '&x;', '\0', 'é', '"1"', '9'*30)
 
 def mutate_text(text: str, rng: random.Random) -> str:
     "A piece cut out, doubled or replaced, or the rest cut off."
@@ -368,7 +381,7 @@ def mutate_text(text: str, rng: random.Random) -> str:
     if action < .15: return text[:rng.randrange(len(text))]
     if action < .4: pieces[k] = ''
     elif action < .5: pieces[k] *= 2
-    else: pieces[k] = rng.choice(('-5', '1e9', 'nan', 'dog', 'dgo', '0', '3', '1.5', ' ', '<', '&x;', '\0', 'é', '"1"', '9'*30))
+    else: pieces[k] = rng.choice(PIECES)
     return ''.join(pieces)
 
 
@@ -398,7 +411,8 @@ def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, write):
         wanted = replace(cfg, on_bad_data=rng.choice(('error', 'error', 'skip', 'clip')))
         status, out = checked(wanted)
         why = refusal(wanted)
-        assert status == bool(why), f'mutation {number} of {target}: {target.read_bytes()[:3000] if target.exists() else "gone"}\n{out}\n{why}'
+        content = target.read_bytes()[:3000] if target.exists() else 'gone'
+        assert status == bool(why), f'mutation {number} of {target}: {content}\n{out}\n{why}'
         ends.append(status)
         for path in tmp_path.rglob('*.[jJ][pP][gG]'): path.unlink()
         for path, data in good.items(): path.write_bytes(data)
@@ -421,8 +435,9 @@ def faults(sample_data):
 
 
 @pytest.mark.parametrize('name, values', [
-    ('area_null', {}), ('iscrowd_string0', {}), ('backslash_names', {}), ('urlencoded', {}), ('dollar_class_names', {}), ('normalised_boxes', {}),
-    ('val_fewer_classes', dict(class_num=4)), ('cjk_names', dict(class_num=4)), ('mac_dot_underscore', dict(class_num=2)),
+    ('area_null', {}), ('iscrowd_string0', {}), ('backslash_names', {}), ('urlencoded', {}), ('dollar_class_names', {}),
+    ('normalised_boxes', {}), ('val_fewer_classes', dict(class_num=4)), ('cjk_names', dict(class_num=4)),
+    ('mac_dot_underscore', dict(class_num=2)),
     ('doctor_no_class_voc_flags', dict(train_split='trainval', val_split='test')),
     ('roboflow', dict(val_split='valid', classes=('bolt', 'nut')))])
 def test_collected_inputs_that_are_understood(faults, name, values): both_say(faults(name, **values))

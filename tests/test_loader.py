@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 
 def smooth(rng, height, width, channels=3):
     "A random image without hard edges, which JPEG keeps well."
-    return cv2.resize(rng.integers(0, 256, (5, 5, channels)).astype(np.uint8), (width, height), interpolation=cv2.INTER_LINEAR)
+    few = rng.integers(0, 256, (5, 5, channels)).astype(np.uint8)
+    return cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def encoded(image, kind, **options):
@@ -43,9 +44,11 @@ def dataset(tmp_path_factory):
         path = folder/f'{i}.{"jpg" if i % 3 else "png"}'
         cv2.imwrite(str(path), smooth(rng, height, width))
         corner = rng.uniform(0, .6, (3, 2))
-        boxes = np.concatenate([corner, corner + rng.uniform(.1, .4, (3, 2))], 1).astype(np.float32)[:0 if i == 4 else 3]
+        boxes = np.concatenate([corner, corner + rng.uniform(.1, .4, (3, 2))], 1).astype(np.float32)
+        if i == 4: boxes = boxes[:0]
         records.append(Record(image=path, image_id=1000 + i, height=int(height), width=int(width), boxes=boxes,
-                              labels=np.arange(1, 4, dtype=np.int32)[:len(boxes)], crowd=np.full(len(boxes), i == 5), source=path.name))
+                              labels=np.arange(1, 4, dtype=np.int32)[:len(boxes)],
+                              crowd=np.full(len(boxes), i == 5), source=path.name))
     return Dataset(records=tuple(records), classes=('a', 'b', 'c'), category_ids=(1, 2, 3), ground_truth={})
 
 
@@ -375,7 +378,8 @@ def script(tmp_path, dataset, text):
         ''') + textwrap.dedent(text))
     return subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, 'PYTHONPATH': str(ROOT)},
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) # a shell's background job ignores it
+                            # a shell's background job ignores it
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def test_a_plain_script_runs_once_and_ends_by_itself(tmp_path, dataset):

@@ -1,5 +1,5 @@
 "Records: equal to the raw data, whole or not there, refused when stale or foreign."
-import json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
+import importlib.util, json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -13,7 +13,8 @@ from ssd_nb.data.mindrecord import open_data, prepare_record, read_manifest, rea
 from ssd_nb.data.shards import HEADER, USAGES, find_images_in
 from ssd_nb.learning.shapes import write_shapes
 
-needs_mindspore = pytest.mark.skipif(__import__('importlib.util').util.find_spec('mindspore') is None, reason='mindspore writes the records; it is not installed')
+needs_mindspore = pytest.mark.skipif(importlib.util.find_spec('mindspore') is None,
+                                     reason='mindspore writes the records; it is not installed')
 
 @pytest.fixture(scope='module')
 def raw(tmp_path_factory):
@@ -23,7 +24,8 @@ def raw(tmp_path_factory):
     truth = json.loads(path.read_text())
     truth['annotations'][0].update(iscrowd=1)
     truth['annotations'][1]['bbox'][0] += .37 # fractions of a pixel
-    truth['annotations'] = [a for a in truth['annotations'] if a['image_id'] != truth['images'][5]['id']] # an image without objects
+    bare = truth['images'][5]['id'] # an image without objects
+    truth['annotations'] = [a for a in truth['annotations'] if a['image_id'] != bare]
     path.write_text(json.dumps(truth))
     return SSDConfig.preset('tiny', coco_root=root)
 
@@ -73,7 +75,8 @@ def test_coco_tiny(sample_data, tmp_path):
     batches = [list(Loader(d, cfg, training=True).epoch(1)) for d, cfg in zip(data, (raw, packed))]
     assert len(batches[0]) == len(batches[1]) == 110//8
     for a, b in zip(*batches):
-        for name in ('images', 'locs', 'labels', 'num_matched', 'image_ids'): assert np.array_equal(getattr(a, name), getattr(b, name))
+        for name in ('images', 'locs', 'labels', 'num_matched', 'image_ids'):
+            assert np.array_equal(getattr(a, name), getattr(b, name))
 
 @needs_mindspore
 def test_the_references_fields(raw, packed):
@@ -83,7 +86,8 @@ def test_the_references_fields(raw, packed):
     reader = FileReader(str(Path(packed.mindrecord_dir)/'ssd.mindrecord0')) # it finds the other shards
     for row in reader.get_next():
         seen += 1
-        assert set(row) == {'img_id', 'image', 'annotation'} and row['annotation'].dtype == np.int32 and row['annotation'].shape[1] == 5
+        assert set(row) == {'img_id', 'image', 'annotation'}
+        assert row['annotation'].dtype == np.int32 and row['annotation'].shape[1] == 5
         r = expected.get(int(row['img_id'][0]))
         if r is None: # the image without objects
             assert not len(row['annotation'])
@@ -97,33 +101,41 @@ def test_the_references_fields(raw, packed):
 @needs_mindspore
 def test_reading_needs_neither_mindspore_nor_the_raw_data(packed, tmp_path):
     code = ('import sys; sys.modules["mindspore"] = None\n'
-            'from ssd_nb.config import SSDConfig; from ssd_nb.data.mindrecord import open_data; from ssd_nb.images import image_bytes\n'
-            f'd = open_data(SSDConfig.preset("tiny", coco_root="/nowhere", mindrecord_dir={str(packed.mindrecord_dir)!r}), True)\n'
+            'from ssd_nb.config import SSDConfig\nfrom ssd_nb.data.mindrecord import open_data\n'
+            'from ssd_nb.images import image_bytes\n'
+            f'cfg = SSDConfig.preset("tiny", coco_root="/nowhere", mindrecord_dir={str(packed.mindrecord_dir)!r})\n'
+            'd = open_data(cfg, True)\n'
             'print(len(d.records), sum(len(image_bytes(r.image)) > 0 for r in d.records))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
     assert done.stdout.split() == ['59', '59'] and not done.stderr
 
 def test_writing_without_mindspore_says_what_to_install(raw, tmp_path, monkeypatch):
     for name in ('mindspore', 'mindspore.mindrecord'): monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(DataError, match='pip install "mindspore'): open_data(replace(raw, mindrecord_dir=tmp_path/'r'), True)
+    with pytest.raises(DataError, match='pip install "mindspore'):
+        open_data(replace(raw, mindrecord_dir=tmp_path/'r'), True)
     assert not list(tmp_path.iterdir())
 
 def test_faulty_data_are_refused_before_anything_is_written(raw, tmp_path):
     cfg = replace(raw, class_num=3, mindrecord_dir=tmp_path/'r')
     with pytest.raises(DataError, match='--class_num 7'): open_data(cfg, True)
-    with pytest.raises(DataError, match='no such folder'): open_data(replace(raw, coco_root='/nowhere', mindrecord_dir=tmp_path/'r'), True)
+    with pytest.raises(DataError, match='no such folder'):
+        open_data(replace(raw, coco_root='/nowhere', mindrecord_dir=tmp_path/'r'), True)
     assert not list(tmp_path.iterdir())
+
+def exchange(path, old, new): path.write_text(path.read_text().replace(old, new, 1))
 
 @needs_mindspore
 @pytest.mark.parametrize('spoil, words', [
     (lambda d: os.truncate(d/'ssd.mindrecord2', 99), ('ssd.mindrecord2', '99 bytes', 'made again')),
     (lambda d: (d/'ssd.mindrecord7.db').unlink(), ('ssd.mindrecord7.db', 'missing', 'made again')),
-    (lambda d: (d/'ssd.mindrecord.json').unlink(), ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
+    (lambda d: (d/'ssd.mindrecord.json').unlink(),
+     ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('{'), ('ssd.mindrecord.json', 'no manifest of this version')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('[]'), ('ssd.mindrecord.json', 'no manifest of this version')),
-    (lambda d: (d/'ssd.mindrecord.json').write_text((d/'ssd.mindrecord.json').read_text().replace('"format": 2', '"format": 9')), ('no manifest of this version',)),
-    (lambda d: (p := d/'ssd.mindrecord.annotations.json').write_bytes(p.read_bytes().replace(b'[', b' ', 1)), ('annotations.json', 'damaged'))],
-    ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version', 'annotations changed'])
+    (lambda d: exchange(d/'ssd.mindrecord.json', '"format": 2', '"format": 9'), ('no manifest of this version',)),
+    (lambda d: exchange(d/'ssd.mindrecord.annotations.json', '[', ' '), ('annotations.json', 'damaged'))],
+    ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version',
+         'annotations changed'])
 def test_damage(copy, spoil, words):
     spoil(Path(copy.mindrecord_dir))
     with pytest.raises(DataError) as e: open_data(copy, True)
@@ -142,26 +154,31 @@ def test_stale_and_foreign(raw, copy, tmp_path):
     shutil.copytree(raw.coco_root, tmp_path/'changed')
     path = tmp_path/'changed'/'annotations'/'instances_train.json'
     path.write_text(path.read_text() + ' ')
-    with pytest.raises(DataError, match='annotations of this --dataset are others now'): open_data(replace(copy, coco_root=tmp_path/'changed'), True)
-    with pytest.raises(DataError, match='a record of a coco data set'): open_data(replace(copy, dataset='txt', anno_path='x.txt'), True)
+    with pytest.raises(DataError, match='annotations of this --dataset are others now'):
+        open_data(replace(copy, coco_root=tmp_path/'changed'), True)
+    with pytest.raises(DataError, match='a record of a coco data set'):
+        open_data(replace(copy, dataset='txt', anno_path='x.txt'), True)
     with pytest.raises(DataError, match='--class_num 7'): open_data(replace(copy, class_num=81), True)
     (tmp_path/'home').mkdir()
     (tmp_path/'home'/'letter.txt').write_text('dear')
     with pytest.raises(DataError, match='letter.txt'): open_data(replace(raw, mindrecord_dir=tmp_path/'home'), True)
-    with pytest.raises(DataError, match='a file, not a folder'): open_data(replace(raw, mindrecord_dir=tmp_path/'home'/'letter.txt'), True)
+    with pytest.raises(DataError, match='a file, not a folder'):
+        open_data(replace(raw, mindrecord_dir=tmp_path/'home'/'letter.txt'), True)
     assert [p.name for p in (tmp_path/'home').iterdir()] == ['letter.txt']
 
 def test_an_image_that_was_not_written(tmp_path):
     import sqlite3
     with sqlite3.connect(tmp_path/'s.db') as db:
-        db.execute('CREATE TABLE INDEXES (ROW_ID INT, PAGE_ID_BLOB INT, PAGE_OFFSET_BLOB INT, PAGE_OFFSET_BLOB_END INT)')
+        columns = 'ROW_ID INT, PAGE_ID_BLOB INT, PAGE_OFFSET_BLOB INT, PAGE_OFFSET_BLOB_END INT'
+        db.execute(f'CREATE TABLE INDEXES ({columns})')
         db.execute('INSERT INTO INDEXES VALUES (0, 0, 0, 9)')
     db.close()
     with open(tmp_path/'s', 'wb') as f:
         f.seek(HEADER)
         f.write(b'..image..')
     assert find_images_in([tmp_path/'s'], iter([b'image']))[0][:3] == ('s', HEADER + 2, 5)
-    with pytest.raises(DataError, match='image number 1 was not written whole'): find_images_in([tmp_path/'s'], iter([b'imago']))
+    with pytest.raises(DataError, match='image number 1 was not written whole'):
+        find_images_in([tmp_path/'s'], iter([b'imago']))
 
 # ---------------------------------------------------------------- interruptions
 
@@ -173,7 +190,8 @@ def state(folder: Path) -> str:
 
 @needs_mindspore
 def test_killing_the_writer(raw, tmp_path):
-    "20 writers, each killed at a random moment: no record or a whole one, and the next one carries on. MindSpore is imported once and forked."
+    "20 writers, each killed at a random moment: no record or a whole one, and the next one carries on."
+    # MindSpore is imported once and forked
     import mindspore.mindrecord # noqa: F401 so that a forked writer begins to write at once
     context, rng, ends = multiprocessing.get_context('fork'), random.Random(0), []
     def write(cfg):

@@ -15,7 +15,7 @@ from ..config import SSDConfig
 from ..networks import layers
 
 # %% auto #0
-__all__ = ['momentum_step', 'assign', 'flat', 'cut', 'learn', 'forget', 'joined', 'parted', 'Memory', 'Gradients',
+__all__ = ['momentum_step', 'assign', 'flat', 'part_like', 'learn', 'forget', 'joined', 'parted', 'Memory', 'Gradients',
            'JointGradients', 'Update', 'Counted', 'TrainStep']
 
 # %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #cell-025
@@ -24,7 +24,7 @@ momentum_step, assign = ops.ApplyMomentum(), ops.Assign() # v = momentum*v + g; 
 def flat(t): return ops.Reshape()(t, (-1,))
 
 # %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #cell-025-2
-def cut(whole, start, like):
+def part_like(whole, start, like):
     "The part of a long vector that begins at `start` and has the shape of `like`."
     return ops.Reshape()(ops.Slice()(whole, (start,), (like.size,)), like.shape)
 
@@ -97,7 +97,7 @@ class Gradients(nn.Cell):
         whole = self.join(self.each(flat, (*grads, *self.seen, loss)))
         if self.world > 1:
             whole = self.over_devices(whole)
-            grads = self.each(ops.partial(cut, whole), self.starts, self.weights)
+            grads = self.each(ops.partial(part_like, whole), self.starts, self.weights)
         return grads, whole
 
 # %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #over-devices

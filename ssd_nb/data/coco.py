@@ -58,7 +58,8 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     "A split of a COCO data set. Raises `DataError` where there is none."
     root, split = Path(cfg.coco_root), cfg.train_split if training else cfg.val_split
     if not root.is_dir():
-        drawn = '`python -m ssd_nb.learning.shapes data/shapes` draws scenes there; give --preset tiny or --coco_root data/shapes'
+        drawn = ('`python -m ssd_nb.learning.shapes data/shapes` draws scenes there; '
+                 'give --preset tiny or --coco_root data/shapes')
         raise DataError(f'{root}: no such folder; {drawn if cfg.dataset == "shapes" else "give --coco_root"}')
     path, folder = coco_file(root, split)
     if not path.is_file() and (there := coco_splits(root)):

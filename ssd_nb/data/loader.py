@@ -25,7 +25,7 @@ def train_sample(record: Record, # one image of a data set
                  epoch: int, # the second, 0 or more
                  index: int, # the third: the record's place in the data set
                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]: # image [S, S, 3], locs [N, 4], labels [N], matched
-    "One training sample: augmented (unless `cfg.augment` is false), matched. Raises `DataError` for an unreadable image."
+    "One training sample, augmented (unless `cfg.augment` is false). Raises `DataError` for an unreadable image."
     boxes, labels = objects_of(record, cfg)
     shape = record.height, record.width
     if not cfg.augment: return load_square(record.image, cfg.image_size, shape), *match_and_encode(boxes, labels, cfg)

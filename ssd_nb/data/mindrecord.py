@@ -151,8 +151,9 @@ def _check_origin(manifest: dict, cfg: SSDConfig, training: bool) -> None:
     "Refuse a record of other data."
     folder, now = cfg.mindrecord_dir, fingerprint(cfg, training)
     if manifest['reading'] != _reading(cfg):
-        raise DataError(f'{folder}: a record of a {manifest["reading"][0]} data set ({manifest["source"]}), read by the '
-                        f'rules of that time; --dataset or --protocol is another now; {REMAKE}')
+        kind = manifest['reading'][0]
+        raise DataError(f'{folder}: a record of a {kind} data set ({manifest["source"]}), read by the rules of that '
+                        f'time; --dataset or --protocol is another now; {REMAKE}')
     if now is not None and now != manifest['fingerprint']:
         raise DataError(f'{folder}: made from {manifest["source"]}; '
                         f'the annotations of this --dataset are others now; {REMAKE}')

@@ -102,8 +102,9 @@ def check_count(chosen: Sequence[str], # of `chosen_classes`
     count = len(chosen) + 1
     if not chosen or count == cfg.class_num: return
     remedy = f'give --class_num {count}'
-    if not cfg.classes and len(used) + 1 == cfg.class_num: remedy += f', or --classes "{list(used)}": those with objects'
-    elif not cfg.classes: remedy += ', or name those that you want with --classes'
+    if not cfg.classes:
+        fitting = f', or --classes "{list(used)}": those with objects'
+        remedy += fitting if len(used) + 1 == cfg.class_num else ', or name those that you want with --classes'
     message = f'{count - 1} classes ({shorten(chosen)}) and the background, but class_num is {cfg.class_num}'
     findings.add('class count', source, message, remedy)
 

@@ -10,7 +10,7 @@ from typing import Sequence
 from ..config import SSDConfig
 from ..errors import DataError
 from ..fields import nearest
-from ..names import exists, find_file, is_hidden, listing
+from ..names import exists, find_file, folder_contents, is_hidden
 from .annotations import PLACE, Annotations
 from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
@@ -120,7 +120,7 @@ def voc_names(notes: Path, # folder of XML files
     if path:
         names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
         return list(dict.fromkeys(names))
-    files = [name for name in listing(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
+    files = [name for name in folder_contents(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
     return sorted(Path(name).stem for name in files)
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-074
@@ -155,7 +155,7 @@ def _note_unannotated(folder: Path, entries: Sequence[tuple], findings: Findings
     "Images in the reference's layout that no XML file belongs to."
     used = {im['file_name'] for im, _ in entries}
     stems = {Path(name).stem for name in used}
-    for stem, names in sorted(listing(folder).stems.items()):
+    for stem, names in sorted(folder_contents(folder).stems.items()):
         for name in names:
             if name not in used and Path(name).stem not in stems:
                 findings.add('no annotation file', str(folder/name), f'there is no {Path(name).stem}.xml')

@@ -112,21 +112,17 @@ class Workers:
            ) -> Iterator[Any]: # results in the order of the tasks
         "Do the tasks. Raises what a task raises, and `LoaderError` if a worker dies."
         if not self.count:
-            yield from map(lambda task: function_of(self.name, **self.fixed)(*task), tasks)
+            function = function_of(self.name, **self.fixed)
+            yield from (function(*task) for task in tasks)
             return
+        if any(worker.process.poll() is not None for worker in self.running): self.close() # one is dead: begin anew
         while len(self.running) < self.count: self.running.append(Worker(self.name, **self.fixed))
         waiting = deque()
         for n, task in enumerate(tasks):
             worker = self.running[n % self.count]
             waiting.append((worker, worker.submit(*task)))
-            if len(waiting) > 2*self.count: yield self._next(waiting)
-        while waiting: yield self._next(waiting)
-
-    def _next(self, waiting: deque) -> Any:
-        try: return result_of(*waiting.popleft())
-        except LoaderError:
-            self.close() # another `run` begins anew
-            raise
+            if len(waiting) > 2*self.count: yield result_of(*waiting.popleft())
+        while waiting: yield result_of(*waiting.popleft())
 
     def close(self) -> None:
         "End the processes; another `run` would start new ones."
