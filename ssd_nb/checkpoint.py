@@ -87,7 +87,7 @@ def _class_count(arrays: dict[str, np.ndarray]) -> dict[str, int]: # class_num, 
     return dict(class_num=heads[0]//boxes) if heads and heads[0] and heads[0] % boxes == 0 else {}
 
 def load_ckpt(path: str | Path, # a reference checkpoint
-              cfg: SSDConfig | None = None, # its network; none: the reference model, with as many classes as the file has
+              cfg: SSDConfig | None = None, # its network; none: the reference model with the classes of the file
              ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, nothing remembered
     "Read a reference `.ckpt`. Raises `CheckpointError` naming the file and all that is wrong."
     arrays = read_ckpt(path)
