@@ -12,7 +12,7 @@ from ssd_nb.checkpoint import save
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.data.dataset import open_dataset
-from ssd_nb.export import LIMIT, ExportError, answers, check_images, export, run_mindir, run_onnx
+from ssd_nb.export import LIMIT, ExportError, answers, probe_images, export, run_mindir, run_onnx
 from ssd_nb.learning.drawings import CLASSES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def checkpoint(cfg, session, tmp_path_factory):
 @pytest.mark.parametrize('decoded', [False, True])
 def test_onnx_answers_as_torch_does(cfg, session, decoded, tmp_path):
     gaps = export(session, cfg, tmp_path/'net.onnx', decoded=decoded)
-    images = check_images(cfg.image_size, 8)
+    images = probe_images(cfg.image_size, 8)
     for count in (1, 3, 8): # 3: any number, not only those that were checked on export
         mine, theirs = run_onnx(tmp_path/'net.onnx', images[:count]), answers(session, images[:count], cfg, decoded)
         assert all(a.dtype == np.float32 and a.shape == b.shape and np.abs(a - b).max() < LIMIT for a, b in zip(mine, theirs)) and np.ptp(theirs[1]) > .1
@@ -44,7 +44,7 @@ def test_onnx_answers_as_torch_does(cfg, session, decoded, tmp_path):
     assert file.get_modelmeta().custom_metadata_map['names'].split('\n') == list(CLASSES)
 
 def test_decoded_answers_by_hand(cfg, session):
-    images = check_images(cfg.image_size, 2)
+    images = probe_images(cfg.image_size, 2)
     (locs, logits), (boxes, scores) = answers(session, images, cfg, False), answers(session, images, cfg, True)
     assert np.array_equal(boxes[..., [1, 0, 3, 2]], clip_boxes(decode(locs, cfg))) and np.allclose(scores, 1/(1 + np.exp(-logits[..., 1:].astype(float))))
     assert (boxes[..., 2:] >= boxes[..., :2]).all()
@@ -67,7 +67,7 @@ def test_an_average_is_exported_where_there_is_one(cfg, tmp_path):
     session = lively_session(cfg.replace(ema=.9), 4)
     save(tmp_path/'last.safetensors', session.get_state(), cfg.replace(ema=.9))
     command('export', tmp_path)
-    seeing, images = make_session('torch', cfg, training=False), check_images(128, 2)
+    seeing, images = make_session('torch', cfg, training=False), probe_images(128, 2)
     seeing.set_state(session.get_state())
     assert np.abs(run_onnx(tmp_path/'last.onnx', images)[1] - seeing.predict(images)[1]).max() < LIMIT
 
@@ -88,7 +88,7 @@ def test_mindir_answers_as_mindspore_and_torch_do(cfg, session, tmp_path):
     pytest.importorskip('mindspore')
     other = make_session('mindspore', cfg, training=False, device='cpu')
     other.set_state(session.get_state())
-    images = check_images(cfg.image_size, 8)
+    images = probe_images(cfg.image_size, 8)
     for decoded in (False, True):
         gaps = export(other, cfg, tmp_path/'net.mindir', 'mindir', decoded)
         assert set(gaps) == {1, 8} and max(gap.absolute for gap in gaps.values()) < LIMIT
@@ -106,7 +106,7 @@ print(json.dumps([list(locs.shape), list(logits.shape), mine.sum().item(), sum(p
 
 def test_torch_hub(checkpoint, session, tmp_path):
     "From another folder, as a user has it."
-    np.save(tmp_path/'images.npy', images := check_images(128, 2))
+    np.save(tmp_path/'images.npy', images := probe_images(128, 2))
     code = HUB.format(root=str(ROOT), checkpoint=str(checkpoint), images=str(tmp_path/'images.npy'))
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path, env={**os.environ, 'TORCH_HOME': str(tmp_path)})
     assert done.returncode == 0, done.stderr
@@ -120,7 +120,7 @@ def test_mindspore_hub(checkpoint, session, monkeypatch):
     from mindspore_hub_conf import create_network
     locs, logits = create_network('ssd300_mobilenet_v2')(ms.Tensor(np.zeros((1, 300, 300, 3), np.uint8)))
     assert locs.shape == (1, 1917, 4) and logits.shape == (1, 1917, 81)
-    images = check_images(128, 2)
+    images = probe_images(128, 2)
     assert np.abs(create_network('tiny', str(checkpoint))(ms.Tensor(images))[1].asnumpy() - session.predict(images)[1]).max() < 1e-3
     with pytest.raises(ConfigError, match='ssd300_mobilenet_v2'): create_network('ssd300')
     with pytest.raises(ConfigError, match='class_num'): create_network('tiny', classnum=3)

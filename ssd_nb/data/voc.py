@@ -16,7 +16,7 @@ from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
 # %% auto #0
-__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_text', 'voc_names', 'voc_entries',
+__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'utf8_text', 'voc_names', 'voc_entries',
            'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
@@ -97,7 +97,7 @@ def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
     return root/'JPEGImages', root/'Annotations', path
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-072
-def read_text(path: Path, # a file
+def utf8_text(path: Path, # a file
              ) -> str:
     "A text file. Raises `DataError` with the line that is not UTF-8."
     try: data = path.read_bytes()
@@ -118,7 +118,7 @@ def voc_names(notes: Path, # folder of XML files
              ) -> list[str]: # of XML files, without the suffix
     "The names in a split."
     if path:
-        names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
+        names = [_voc_name(line, notes) for line in utf8_text(path).split('\n') if line.strip()]
         return list(dict.fromkeys(names))
     files = [name for name in listing(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
     return sorted(Path(name).stem for name in files)
