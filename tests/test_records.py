@@ -122,11 +122,7 @@ def test_faulty_data_are_refused_before_anything_is_written(raw, tmp_path):
         open_data(replace(raw, coco_root='/nowhere', mindrecord_dir=tmp_path/'r'), True)
     assert not list(tmp_path.iterdir())
 
-def put(path, old, new):
-    "Replace some bytes of a file, once."
-    data = path.read_bytes()
-    assert old in data
-    path.write_bytes(data.replace(old, new, 1))
+def exchange(path, old, new): path.write_text(path.read_text().replace(old, new, 1))
 
 @needs_mindspore
 @pytest.mark.parametrize('spoil, words', [
@@ -136,8 +132,8 @@ def put(path, old, new):
      ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('{'), ('ssd.mindrecord.json', 'no manifest of this version')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('[]'), ('ssd.mindrecord.json', 'no manifest of this version')),
-    (lambda d: put(d/'ssd.mindrecord.json', b'"format": 2', b'"format": 9'), ('no manifest of this version',)),
-    (lambda d: put(d/'ssd.mindrecord.annotations.json', b'[', b' '), ('annotations.json', 'damaged'))],
+    (lambda d: exchange(d/'ssd.mindrecord.json', '"format": 2', '"format": 9'), ('no manifest of this version',)),
+    (lambda d: exchange(d/'ssd.mindrecord.annotations.json', '[', ' '), ('annotations.json', 'damaged'))],
     ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version',
          'annotations changed'])
 def test_damage(copy, spoil, words):
