@@ -42,7 +42,8 @@ def read_steps(path: Path, # metrics.csv
                rows: int | None = None, # only so many
               ) -> list[Step]:
     "The steps of a run."
-    with open(path, newline='', encoding='utf-8') as f: return [_read_step(row) for row in islice(csv.DictReader(f), rows)]
+    with open(path, newline='', encoding='utf-8') as f:
+        return [_read_step(row) for row in islice(csv.DictReader(f), rows)]
 
 def _read_step(row: dict[str, str]) -> Step:
     "A row as a step; the inverse of `Step.row`."
