@@ -5,13 +5,15 @@
 What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work
 all the same. What a framework does itself is tested with each of them, by the fixture `backend`; all else with one,
 `BACKEND`."""
-import importlib.util, json, os, subprocess, sys, tempfile
+import importlib.util, io, json, os, subprocess, sys, tempfile
 from pathlib import Path
-import numpy as np, pytest
+import cv2, numpy as np, pytest
 
 from ssd_nb.backends.contract import SMALL, random_batch
 from ssd_nb.backends.session import make_session
-from ssd_nb.detection.coco_eval import objects_by_image
+from ssd_nb.config import SSDConfig
+from ssd_nb.data.dataset import open_dataset
+from ssd_nb.detection.coco_eval import Truth, objects_by_image
 from ssd_nb.detection.postprocess import Detections
 
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
@@ -97,3 +99,47 @@ def sample_data():
         if not (root/name).is_dir(): pytest.skip(missing)
         return root/name
     return find
+
+def smooth(rng, height, width, channels=3):
+    "A random image without hard edges, which JPEG keeps well."
+    few = rng.integers(0, 256, (5, 5, channels)).astype(np.uint8)
+    return cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
+
+def encoded(image, kind, **options):
+    "The bytes of a file of this kind."
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+def detections(boxes, scores, labels):
+    "`Detections`, the highest score first."
+    order = np.argsort(-np.asarray(scores, float), kind='stable')
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    return Detections(boxes[order], np.asarray(scores, np.float32)[order], np.asarray(labels, np.int32)[order])
+
+def made_up(seed, images=12, first_id=0, flags=('iscrowd',)):
+    "A truth of boxes of all sizes with gaps in its ids, some flagged, some images empty; and a detector's answer."
+    rng, annotations, found, ids = np.random.default_rng(seed), [], {}, [10 + 7*i for i in range(images)]
+    for image in ids:
+        n = int(rng.integers(0, 7))
+        side = rng.choice([15., 60., 200.], (n, 2))*rng.uniform(.7, 1.4, (n, 2))
+        low, label = rng.uniform(0, 400, (n, 2)), rng.integers(1, 4, n)
+        for corner, size, k in zip(low.tolist(), side.tolist(), label):
+            given = {flag: int(rng.random() < .15) for flag in flags}
+            annotations.append(dict(id=first_id + len(annotations), image_id=image, category_id=int(5*k),
+                                    bbox=[*corner, *size], area=.8*size[0]*size[1], **{'iscrowd': 0, **given}))
+        boxes = np.concatenate([low, low + side], 1)
+        boxes = np.concatenate([boxes + rng.normal(0, 6, boxes.shape), boxes + rng.normal(0, 25, boxes.shape),
+                                rng.uniform(0, 200, (3, 4)) + (0, 0, 200, 200)])
+        labels = np.concatenate([label, label, rng.integers(1, 4, 3)])
+        scores = np.round(rng.random(len(boxes)), 1) # with ties
+        if rng.random() < .9: found[image] = detections(boxes, scores, labels)
+    truth = dict(images=[dict(id=i, width=640, height=640, file_name=f'{i}.jpg') for i in ids], annotations=annotations,
+                 categories=[dict(id=5*c, name=n) for c, n in enumerate(('ant', 'bee', 'cow'), 1)])
+    return Truth(('ant', 'bee', 'cow'), (5, 10, 15), truth), found
+
+@pytest.fixture
+def photographs(sample_data):
+    "Some photographs of COCO, opened for evaluation."
+    root = sample_data('coco-tiny')
+    return open_dataset(SSDConfig(coco_root=str(root)), training=False)

@@ -1,16 +1,14 @@
-"Boxes, matching and loss against oracles that share no formula with them."
+"Default boxes, coding, IoU and matching against oracles that share no formula with them."
 import itertools, math
 from dataclasses import replace
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.networks.layers import row_sizes, size_after
-from ssd_nb.networks.table import count, parameters, rows
+from ssd_nb.networks.table import count
 from ssd_nb.boxes.coding import decode, default_corners, encode, iou
 from ssd_nb.config import SSDConfig
 from ssd_nb.boxes.default_boxes import BoxConfig, default_boxes, exact_boxes
 from ssd_nb.errors import ConfigError
 from ssd_nb.boxes.matching import match, match_and_encode
-from ssd_nb.learning.schedule import learning_rates
 
 CFG, TINY = SSDConfig(), SSDConfig.preset('tiny')
 fraction = st.floats(1/1024, 1023/1024, width=32)
@@ -182,22 +180,3 @@ def test_every_object_is_learnt(b):
 @pytest.mark.parametrize('bad', [[[.5, .5, .5, .9]], [[.5, .5, .2, .9]], [[np.nan, 0, 1, 1]]])
 def test_boxes_without_area_are_refused(bad):
     with pytest.raises(ValueError, match='without area'): match_and_encode(bad, [1], CFG)
-
-def test_names_of_the_checkpoint_follow_the_table():
-    assert len(parameters(CFG)) == 409 and len({p.name for p in parameters(CFG)}) == 409
-    sizes = row_sizes(rows(CFG), CFG.image_shape)
-    for row in rows(CFG):
-        size = sizes[row.sources[0]]
-        for layer in row.layers:
-            after = size_after(layer, size)
-            assert layer.groups in (1, layer.cin) and after == tuple(-(-n//layer.stride) for n in size)
-            size = after
-
-@settings(deadline=None, max_examples=50)
-@given(st.integers(1, 20), st.integers(1, 30), st.floats(0, 5))
-def test_rates_stay_between_their_ends(epochs, steps, warmup):
-    cfg = SSDConfig(epoch_size=epochs, warmup_epochs=warmup)
-    rates = learning_rates(cfg, steps)
-    assert len(rates) == epochs*steps and rates.min() >= cfg.lr*cfg.lr_end_rate*.999 and rates.max() <= cfg.lr*1.001
-    top = min(int(warmup*steps), epochs*steps)
-    assert (np.diff(rates[:top]) >= 0).all() and (np.diff(rates[top:]) <= 0).all()

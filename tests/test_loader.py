@@ -1,16 +1,15 @@
-"Augmentation and loader across modules: files of every kind, faults, and the same batches whoever prepares them."
-import io, os, signal, subprocess, sys, textwrap, time, warnings
+"The loader: the same batches whoever prepares them, faults named, and workers that end with their program."
+import os, signal, subprocess, sys, textwrap, time
 from dataclasses import replace
 from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
-from PIL import Image, ImageOps
+from conftest import encoded, smooth
+from hypothesis import given, strategies as st
+from PIL import Image
 from ssd_nb.images import load_image
-from ssd_nb.learning.augment import (
-    augment, flip_boxes, into_window, load_square, out_of_window, resize, to_cells, turn_hue)
-from ssd_nb.boxes.coding import to_pixels
+from ssd_nb.learning.augment import resize
 from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.records import Dataset, Record
@@ -20,18 +19,6 @@ from ssd_nb.data.workers import LoaderError
 
 CFG = SSDConfig.preset('tiny', batch_size=4)
 ROOT = Path(__file__).parent.parent
-
-
-def smooth(rng, height, width, channels=3):
-    "A random image without hard edges, which JPEG keeps well."
-    few = rng.integers(0, 256, (5, 5, channels)).astype(np.uint8)
-    return cv2.resize(few, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope='module')
@@ -54,184 +41,6 @@ def dataset(tmp_path_factory):
 
 def same(a, b):
     return all(np.array_equal(x, y) for x, y in zip(vars(a).values(), vars(b).values(), strict=True))
-
-
-# Files
-
-RNG = np.random.default_rng(7)
-RGB, FOUR = Image.fromarray(smooth(RNG, 40, 56)), smooth(RNG, 37, 53, 4)
-
-
-@pytest.mark.parametrize('mode, kind', [
-    ('RGB', 'JPEG'), ('L', 'JPEG'), ('CMYK', 'JPEG'), ('RGB', 'PNG'), ('L', 'PNG'), ('1', 'PNG'), ('P', 'PNG'),
-    ('P', 'GIF'), ('RGB', 'BMP'), ('RGB', 'WEBP'), ('RGB', 'TIFF'), ('CMYK', 'TIFF'), ('L', 'PPM')])
-def test_kinds_agree_with_pillow(mode, kind):
-    image = Image.fromarray(FOUR, 'CMYK') if mode == 'CMYK' else RGB.convert(mode)
-    data = encoded(image, kind)
-    wanted = np.asarray(Image.open(io.BytesIO(data)).convert('RGB')).astype(int)
-    got = load_image(data)
-    assert got.dtype == np.uint8 and got.flags.c_contiguous and got.flags.writeable
-    assert np.abs(got - wanted).max() <= 2
-
-
-@pytest.mark.parametrize('mode, kind', [('RGBA', 'PNG'), ('LA', 'PNG'), ('RGBA', 'WEBP'), ('RGBA', 'TIFF')])
-def test_transparent_becomes_white(mode, kind):
-    four = Image.fromarray(FOUR, 'RGBA')
-    data = encoded(four.convert(mode), kind, **({'lossless': True} if kind == 'WEBP' else {}))
-    opened = np.asarray(Image.open(io.BytesIO(data)).convert('RGBA')).astype(float)
-    alpha = opened[..., 3:]/255
-    assert np.abs(load_image(data) - (opened[..., :3]*alpha + 255*(1 - alpha))).max() <= 2
-
-
-def test_transparent_palette_entry():
-    image = Image.fromarray(np.tile(np.array([0, 1], np.uint8), (4, 4)), 'P')
-    image.putpalette([200, 0, 0, 0, 0, 200])
-    got = load_image(encoded(image, 'PNG', transparency=1))
-    assert got[0, 0].tolist() == [200, 0, 0] and got[0, 1].tolist() == [255, 255, 255]
-
-
-@pytest.mark.parametrize('suffix', ['.png', '.tif'])
-@pytest.mark.parametrize('channels', [1, 3])
-def test_sixteen_bits(suffix, channels):
-    eight = smooth(RNG, 20, 30, 3)[..., :channels].squeeze()
-    data = cv2.imencode(suffix, eight.astype(np.uint16)*256 + 99)[1].tobytes()
-    wanted = eight[..., ::-1] if channels == 3 else np.repeat(eight[..., None], 3, 2)
-    assert np.abs(load_image(data).astype(int) - wanted).max() <= 1
-
-
-@pytest.mark.parametrize('orientation', range(1, 9))
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG'])
-def test_exif_orientation(orientation, kind):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    data = encoded(RGB, kind, exif=exif)
-    wanted = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data)))).astype(int)
-    assert np.abs(load_image(data) - wanted).max() <= 2
-    for k in (2, 4, 8):
-        means = wanted.reshape(wanted.shape[0]//k, k, wanted.shape[1]//k, k, 3).mean((1, 3))
-        got = load_image(data, k)
-        assert got.shape == means.shape and np.abs(got - means).mean() < 4
-
-
-def test_floating_point_pixels_are_refused():
-    data = encoded(Image.fromarray(np.zeros((4, 4), np.float32)), 'TIFF')
-    with pytest.raises(DataError, match='floating-point'): load_image(data)
-
-
-WHOLE_FILES = {kind: encoded(RGB, kind) for kind in ('JPEG', 'PNG', 'GIF', 'WEBP')}
-
-@given(st.sampled_from(sorted(WHOLE_FILES)), st.floats(0, 1))
-@settings(deadline=None, max_examples=80)
-def test_cut_off_files_are_refused_or_whole(kind, fraction):
-    data = WHOLE_FILES[kind]
-    part = data[:int(fraction*len(data))]
-    try: assert np.array_equal(load_image(part), load_image(data)) # nothing that matters was missing
-    except DataError as e: assert str(e).startswith('image in memory: ') and '\n' not in str(e)
-
-
-NOISE, BEGINNINGS = st.binary(max_size=200), st.sampled_from([b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'II*\0'])
-
-@given(st.one_of(NOISE, st.builds(lambda head, rest: head + rest, BEGINNINGS, NOISE)))
-@settings(deadline=None, max_examples=100)
-def test_any_bytes_give_an_image_or_a_clear_error(data):
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore') # Pillow's, about metadata
-        try: assert load_image(data).shape[2] == 3
-        except DataError: pass
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match='gone.jpg'): load_image(tmp_path/'gone.jpg')
-
-
-def test_an_image_of_another_size_is_named(tmp_path):
-    path = tmp_path/'five.jpg'
-    RGB.save(path)
-    match = 'five.jpg: the image is 56 wide and 40 high, its annotation says 40 and 56'
-    with pytest.raises(DataError, match=match): load_square(path, 32, (56, 40))
-
-
-# Augmentation
-
-def as_boxes(rows):
-    "Corners yxyx of rows (y, x, height, width), cut at the image's edge."
-    return np.array([(y, x, min(1, y + h), min(1, x + w)) for y, x, h, w in rows], np.float32).reshape(-1, 4)
-
-corner, side = st.floats(0, .9), st.floats(.005, 1)
-boxes_strategy = st.lists(st.tuples(corner, corner, side, side), max_size=8).map(as_boxes)
-image_shapes = st.tuples(st.integers(1, 400), st.integers(1, 400))
-protocols = st.sampled_from(['standard', 'reference'])
-
-@given(boxes_strategy, st.integers(0, 2**31), image_shapes, protocols, st.booleans())
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
-def test_augmented_boxes_are_boxes(boxes, seed, shape, protocol, paper):
-    cfg = replace(CFG, protocol=protocol, **(dict(expand=.7, hue=.2) if paper else {}))
-    image, labels = np.zeros((*shape, 3), np.uint8), np.arange(1, len(boxes) + 1)
-    picture, seen, which = augment(image, boxes, labels, cfg, np.random.default_rng(seed))
-    assert picture.shape == (128, 128, 3) and picture.dtype == np.uint8 and seen.dtype == np.float32
-    assert (seen >= 0).all() and (seen <= 1).all() and (seen[:, 2:] > seen[:, :2]).all()
-    assert len(seen) == len(which) and set(which) <= set(labels) and len(set(which)) == len(which)
-    assert len(boxes) == 0 or len(which) >= 1 # a crop shows an object
-
-
-@pytest.mark.parametrize('seed', range(40))
-def test_boxes_stay_on_their_objects(seed):
-    "Each object is painted in a colour of its own, and looked for in the augmented picture."
-    rng = np.random.default_rng(seed)
-    height, width = rng.integers(150, 900, 2)
-    image, colours, boxes = np.zeros((height, width, 3), np.uint8), np.eye(3, dtype=np.uint8)*255, []
-    for n, colour in enumerate(colours): # three columns, so that no object hides another
-        column = np.arange(n*width//3, (n + 1)*width//3)
-        y1, y2 = np.sort(rng.choice(height, 2, False))
-        x1, x2 = np.sort(rng.choice(column, 2, False))
-        y2, x2 = max(y2, y1 + 12), max(x2, x1 + 12)
-        image[y1:y2, x1:x2] = colour
-        boxes.append((y1/height, x1/width, min(y2, height)/height, min(x2, width)/width))
-    cfg = replace(CFG, jitter=0., expand=.3 if seed % 2 else 0., expand_ratio=2.)
-    for kind in (image, encoded(Image.fromarray(image), 'PNG')):
-        rng = np.random.default_rng((seed, 1))
-        picture, seen, labels = augment(kind, np.array(boxes), np.arange(3), cfg, rng, (height, width))
-        for (x1, y1, x2, y2), label in zip(to_pixels(seen, 128, 128), labels):
-            found = (picture.astype(int) @ (2*np.eye(3)[label] - 1)) > 100 # more of this colour than of the others
-            ys, xs = np.nonzero(found)
-            tight = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
-            assert np.abs(tight - [x1, y1, x2, y2]).max() <= 2.5
-
-
-def test_reading_at_a_fraction_changes_little(tmp_path):
-    "The same view from a JPEG file that is read at a half to an eighth, and from its pixels."
-    path, labels, boxes = tmp_path/'large.jpg', np.array([1]), np.array([[.1, .1, .9, .9]])
-    Image.fromarray(smooth(RNG, 1100, 1300)).save(path)
-    pixels = load_image(path)
-    def view(source, seed): return augment(source, boxes, labels, CFG, np.random.default_rng(seed), (1100, 1300))
-    for seed in range(8):
-        (a, a_boxes, _), (b, b_boxes, _) = view(path, seed), view(pixels, seed)
-        assert np.array_equal(a_boxes, b_boxes) and np.abs(a.astype(int) - b).mean() < 1.5
-
-
-@given(st.tuples(*[st.floats(-1, 2)]*4), st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([64, 300]))
-@settings(deadline=None, max_examples=200)
-def test_cells_cover_the_window(corners, height, width, size):
-    (y1, y2), (x1, x2) = sorted(corners[:2]), sorted(corners[2:])
-    window, shape = np.array([y1, x1, y2 + .01, x2 + .01]), np.array([height, width])
-    cells, k = to_cells(window, shape, size)
-    pixels = window*shape[[0, 1, 0, 1]]
-    assert (cells[:2]*k <= pixels[:2] + .01).all() and (cells[2:]*k >= pixels[2:] - .01).all()
-    assert (np.abs(cells*k - pixels) <= k + .01).all() and (cells[2:] > cells[:2]).all()
-    assert k == 1 or (cells[2:] - cells[:2] >= size).all() # reduced, but not below the size that is needed
-
-
-@given(boxes_strategy, st.tuples(st.floats(-1, .4), st.floats(-1, .4), st.floats(.5, 2), st.floats(.5, 2)))
-@settings(deadline=None)
-def test_windows_and_mirror_invert(boxes, window):
-    assert np.allclose(out_of_window(into_window(boxes, np.array(window)), np.array(window)), boxes, atol=1e-6)
-    assert np.allclose(flip_boxes(flip_boxes(boxes)), boxes, atol=1e-6)
-
-
-def test_a_full_turn_of_the_hue_is_none():
-    image = smooth(RNG, 40, 40)
-    assert np.array_equal(turn_hue(image, .5), turn_hue(image, -.5))
-    assert np.abs(turn_hue(turn_hue(image, .3), -.3).astype(int) - image).mean() < 5
 
 
 # Samples and batches
@@ -326,7 +135,8 @@ def test_too_few_images_are_refused_with_a_remedy(dataset):
 @pytest.mark.parametrize('num_workers', [0, 1])
 def test_an_unreadable_image_is_named(dataset, tmp_path, num_workers):
     path = tmp_path/'torn.jpg'
-    path.write_bytes(WHOLE_FILES['JPEG'][:-30])
+    image = Image.fromarray(smooth(np.random.default_rng(7), 40, 56))
+    path.write_bytes(encoded(image, 'JPEG')[:-30])
     torn = replace(dataset, records=(*dataset.records[:3], replace(dataset.records[3], image=path)))
     with Loader(torn, CFG, training=True, num_workers=num_workers) as loader:
         with pytest.raises(DataError, match='torn.jpg: not a readable image'): list(loader.epoch(0))

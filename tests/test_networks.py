@@ -1,4 +1,4 @@
-"Networks as rows: boxes that do not fit are refused, averages warm up, statistics of devices are joined."
+"Networks as rows: names, sizes and boxes that fit; VGG16; averages of the weights; statistics of several devices."
 import json
 import os
 import subprocess
@@ -9,7 +9,7 @@ from ssd_nb.backends.contract import SMALL, random_batch
 from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, launcher, make_session
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
-from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv
+from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv, size_after
 from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, parameters, rows
 
 @pytest.mark.parametrize('wrong, field', [
@@ -31,6 +31,17 @@ def test_rows_read_what_was_made_before_them(name):
     for row in rows(cfg):
         assert set(row.sources) <= known and row.part in ('backbone', 'neck', 'head') and row.layers
         known.add(row.name)
+
+def test_names_of_the_checkpoint_follow_the_table():
+    cfg = SSDConfig()
+    assert len(parameters(cfg)) == 409 and len({p.name for p in parameters(cfg)}) == 409
+    sizes = row_sizes(rows(cfg), cfg.image_shape)
+    for row in rows(cfg):
+        size = sizes[row.sources[0]]
+        for layer in row.layers:
+            after = size_after(layer, size)
+            assert layer.groups in (1, layer.cin) and after == tuple(-(-n//layer.stride) for n in size)
+            size = after
 
 @pytest.fixture(scope='module')
 def vgg(): return SSDConfig.preset('ssd300_vgg16')

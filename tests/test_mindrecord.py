@@ -1,4 +1,4 @@
-"Records: equal to the raw data, whole or not there, refused when stale or foreign."
+"MindRecord files: equal to the raw data, whole or not there, refused when stale or foreign."
 import importlib.util, json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
 from dataclasses import replace
 from pathlib import Path
