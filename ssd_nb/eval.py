@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 import numpy as np
 from .backends.session import Alone, Group, Session, for_inference, join, make_session
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .detection.coco_eval import Report, class_table, evaluate, format_report
 from .detection.voc_eval import voc_scores
 from .config import SSDConfig, config_from_args, make_parser

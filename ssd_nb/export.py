@@ -11,7 +11,7 @@ import numpy as np
 from .learning.augment import resize
 from .backends.session import Session, for_inference, make_session
 from .boxes.coding import clip_boxes, decode
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .fields import Parser
