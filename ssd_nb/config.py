@@ -66,7 +66,7 @@ class DataRules(Numbers):
 @dataclass(frozen=True)
 class StartConfig(Numbers):
     "start from trained weights"
-    pre_trained: str = number('', 
+    pre_trained: str = number('',
         "checkpoint file, run folder or name of published weights to start from; empty starts from random weights")
     pre_trained_epoch_size: int = number(0,
         "epochs that pre_trained has learnt: go on at that epoch of the schedule, with its momentum", low=0)

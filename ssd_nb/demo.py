@@ -50,7 +50,8 @@ def demo_parser() -> Parser:
     "All flags of the configuration, and images."
     parser = make_parser('python -m ssd_nb.demo',
         'Detect objects with published weights: a picture of each image, and one of all.\n'
-        f'Without images: those that scikit-image carries. Scores below {SURE} are left out unless --min_score is given.',
+        'Without images: those that scikit-image carries. What is not given is taken from the weights, but for\n'
+        f'--min_score, which is {SURE} here.',
         presets=False)
     parser.add_argument('images', nargs='*', metavar='IMAGE', help='image file, folder, or pattern in quotation marks')
     return parser

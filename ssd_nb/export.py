@@ -158,7 +158,8 @@ def make_export_parser() -> Parser:
     p.add_argument('checkpoint', help='file, run folder, or name of published weights')
     p.add_argument('--format', choices=list(RUNNERS), default='onnx', help='[onnx]')
     p.add_argument('--decoded', action='store_true', help='boxes and scores instead of locs and logits')
-    p.add_argument('--output', metavar='FILE', help='file to write; else beside the checkpoint (of published weights: here)')
+    p.add_argument('--output', metavar='FILE',
+                   help='file to write; else beside the checkpoint (of published weights: here)')
     return p
 
 # %% ../nbs/9_use/03_export.ipynb #cell-033

@@ -139,7 +139,8 @@ def test_the_demonstration(file, tmp_path):
     said = command('demo', '--backend', BACKEND, '--device', 'cpu', '--output_dir', tmp_path/'demo',
                    env=dict(os.environ, SSD_NB_CACHE=str(file.parent))).stdout
     assert 'chelsea.png: 1 Cat' in said and 'rocket.jpg: nothing' in said
-    assert {'demo.png', 'chelsea.png', 'rocket.png', 'predictions.json'} <= {p.name for p in (tmp_path/'demo').iterdir()}
+    written = {p.name for p in (tmp_path/'demo').iterdir()}
+    assert {'demo.png', 'chelsea.png', 'rocket.png', 'predictions.json'} <= written
 
 def test_training_starts_from_a_name(file, capsys):
     trained, theirs, _ = weights.load(NAME)
