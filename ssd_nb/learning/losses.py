@@ -80,8 +80,8 @@ def multibox_loss(locs: np.ndarray, # [B, N, 4] predicted
                   target_locs: np.ndarray, # [B, N, 4] from matching
                   labels: np.ndarray, # [B, N] from matching, 0 is background
                   *,
-                  gamma: float = 2., # focusing exponent
-                  alpha: float = .75, # weight of the target column
+                  gamma: float = LossConfig.gamma, # focusing exponent
+                  alpha: float = LossConfig.alpha, # weight of the target column
                   num_matched: float | None = None, # divide by this instead of counting labels above 0
                  ) -> float:
     "The training loss of a batch (SSD paper, equation 1, with a focal class loss)."
@@ -104,8 +104,8 @@ def multibox_gradients(locs: np.ndarray, # as `multibox_loss`
                        target_locs: np.ndarray, # as `multibox_loss`
                        labels: np.ndarray, # as `multibox_loss`
                        *,
-                       gamma: float = 2., # focusing exponent
-                       alpha: float = .75, # weight of the target column
+                       gamma: float = LossConfig.gamma, # focusing exponent
+                       alpha: float = LossConfig.alpha, # weight of the target column
                       ) -> tuple[np.ndarray, np.ndarray]: # by locs [B, N, 4], by logits [B, N, classes]
     "Derivatives of `multibox_loss` in closed form."
     labels = np.asarray(labels)

@@ -22,7 +22,8 @@ class OptimConfig(Numbers):
     epoch_size: int = number(500, "epochs to train", low=1)
     batch_size: int = number(32, "images per step and device", low=1)
     momentum: float = number(.9, "momentum of the optimiser", low=0, high=1)
-    weight_decay: float = number(1.5e-4, "weight decay of all parameters but batch-norm gamma and beta", low=0)
+    weight_decay: float = number(1.5e-4,
+        "weight decay of weights and biases (not of batch norm's gamma and beta, nor of L2 norm's scale)", low=0)
     loss_scale: float = number(1024.,
         "the loss is multiplied by this before the gradients are taken, which are divided by it after", low=1e-6)
     dynamic_loss_scale: bool = number(False,
