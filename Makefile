@@ -11,7 +11,7 @@ INSTALL  := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(
 ONE      := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test notebooks clean readme
+.PHONY: help train test notebooks lab book clean readme
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -26,8 +26,11 @@ test: .venv/installed-test ## run all notebooks and all tests
 readme: .venv/installed-test ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/make_readme.py
 
-notebooks: .venv/installed-test ## open the book in JupyterLab
+notebooks lab: .venv/installed-test .venv/share/jupyter/kernels/ssd_nb ## open the book in JupyterLab
 	$(BIN)/jupyter lab nbs
+
+book: .venv/installed-book ## write the book as a web site into _book; open _book/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## bring library and notebooks in step: export and strip
 	$(BIN)/nbdev_export
@@ -42,7 +45,15 @@ clean: ## bring library and notebooks in step: export and strip
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 
+.venv/share/jupyter/kernels/ssd_nb: .venv/installed-test
+	$(BIN)/python -m ipykernel install --sys-prefix --name ssd_nb --display-name ssd_nb
+
+.venv/installed-book: constraints.txt settings.ini setup.py | .venv/bin/python
+	@echo 'Installing what writes the web site into .venv; this takes a minute, once.'
+	$(INSTALL) --editable '.[book]'
+	@touch $@
+
 .venv/installed-test: constraints.txt settings.ini setup.py | .venv/bin/python
 	@echo 'Installing everything the notebooks and tests need into .venv; this takes some minutes, once.'
-	$(INSTALL) --editable '.[torch,mindspore,tensorboard,export,dev]'
+	$(INSTALL) --editable '.[torch,mindspore,tensorboard,export,book,dev]'
 	@touch $@
