@@ -14,7 +14,7 @@ ONE      := OMP_NUM_THREADS=1
 .PHONY: help train test notebooks lab book clean readme
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+)[a-z ]*:.*## (.*)/  make \1\t\2/'
 
 train: .venv/installed-$(BACKEND) ## draw the toy scenes, train on them in minutes, evaluate; results in runs/
 	$(BIN)/python -m ssd_nb.train --preset tiny --backend $(BACKEND) $(ARGS)
@@ -26,7 +26,7 @@ test: .venv/installed-test ## run all notebooks and all tests
 readme: .venv/installed-test ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/make_readme.py
 
-notebooks lab: .venv/installed-test .venv/share/jupyter/kernels/ssd_nb ## open the book in JupyterLab
+lab notebooks: .venv/installed-test ## open the book in JupyterLab
 	$(BIN)/jupyter lab nbs
 
 book: .venv/installed-book ## write the book as a web site into _book; open _book/index.html
@@ -44,9 +44,6 @@ clean: ## bring library and notebooks in step: export and strip
 	@echo 'Installing ssd_nb with $* into .venv; this takes some minutes, once.'
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
-
-.venv/share/jupyter/kernels/ssd_nb: .venv/installed-test
-	$(BIN)/python -m ipykernel install --sys-prefix --name ssd_nb --display-name ssd_nb
 
 .venv/installed-book: constraints.txt settings.ini setup.py | .venv/bin/python
 	@echo 'Installing what writes the web site into .venv; this takes a minute, once.'

@@ -75,9 +75,13 @@ def code(source: str, module: str | None) -> str:
     shown = '\n'.join(line for line in source.split('\n') if not line.startswith('#|'))
     exported = module and directive('exporti?', source) is not None
     block = fenced(shown, f'.python title="ssd_nb/{module.replace(".", "/")}.py"' if exported else '.python')
-    summary = directive('code-summary', source) or 'Code'
-    folded = directive('code-fold', source) is not None
+    folded = imports_only(shown) or directive('code-fold', source) is not None
+    summary = directive('code-summary', source) or ('Imports' if imports_only(shown) else 'Code')
     return f'<details markdown="1"><summary>{summary}</summary>\n\n{block}\n\n</details>' if folded else block
+
+def imports_only(source: str) -> bool:
+    "Whether a cell does nothing but import."
+    return all(re.match(r'(from|import) |\s|#|\)|$', line) for line in source.split('\n'))
 
 def output(out: dict, stem: str, pictures: dict[str, bytes]) -> str:
     "One output; a picture goes into `pictures` by a name that starts with `stem`."
@@ -144,7 +148,7 @@ def on_files(files, config):
     for module in sources(): add(f'reference/{module}.md', reference(module))
     for name, page_name in TOP.items():
         if (ROOT/name).exists(): add(page_name, top(name))
-    add('book.css', (ROOT/'book/book.css').read_text(encoding='utf-8'))
+    for name in ('book.css', 'iframe-worker.js'): add(name, (ROOT/'book'/name).read_text(encoding='utf-8'))
     return files
 
 def formula(found: re.Match) -> str:
