@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python scripts/bench_loader.py --coco_root data/coco [--train_split train2017] [--images 100]
 
-The naive way is the one of nbs/6_data/11_loader.ipynb: Pillow, one crop at a time, colours in floating point, one object
-at a time. Both run in one thread, turn by turn on the same images, and the best of several turns counts."""
+The naive way is the one of nbs/6_data/11_loader.ipynb: Pillow, one crop at a time, colours in floating point, one
+object at a time. Both run in one thread, turn by turn on the same images, and the best of several turns counts."""
 from __future__ import annotations
 import json, time
 from pathlib import Path

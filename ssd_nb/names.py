@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from .fields import nearest
 
 # %% auto #0
-__all__ = ['IMAGE_SUFFIXES', 'is_hidden', 'is_image', 'spellings', 'Listing', 'loose', 'listing', 'exists', 'find_file',
+__all__ = ['IMAGE_SUFFIXES', 'is_hidden', 'is_image', 'spellings', 'Listing', 'loose', 'folder_contents', 'exists', 'find_file',
            'near_file']
 
 # %% ../nbs/0_tools/07_names.ipynb #names-1
@@ -58,7 +58,7 @@ def _listed(folder: str, changed: int) -> Listing: # changed: the folder's time,
         if is_image(name): found.stems.setdefault(loose(os.path.splitext(name)[0]), []).append(name)
     return found
 
-def listing(folder: Path, # need not exist
+def folder_contents(folder: Path, # need not exist
            ) -> Listing:
     "The names in a folder; none where there is no folder."
     try: return _listed(str(folder), os.stat(folder).st_mtime_ns)
@@ -67,13 +67,13 @@ def listing(folder: Path, # need not exist
 # %% ../nbs/0_tools/07_names.ipynb #names-7
 def exists(path: Path, # of a file
           ) -> bool:
-    "Whether a file is there, from the listing of its folder."
-    return path.name in listing(path.parent).names
+    "Whether a file is there, from what its folder holds."
+    return path.name in folder_contents(path.parent).names
 
 # %% ../nbs/0_tools/07_names.ipynb #names-8
 def _fitting(folder: Path, part: str, last: bool) -> str | None:
     "The name in a folder that a part of a path stands for."
-    there = listing(folder)
+    there = folder_contents(folder)
     if part in there.names or part == '..': return part
     found = there.alike.get(loose(part), [])
     if last and not found and is_image(part): found = there.stems.get(loose(os.path.splitext(part)[0]), [])
@@ -110,6 +110,6 @@ def near_file(folder: Path, # where names start
     base = written.name
     for other in (folder, folder.parent):
         for place in sorted([other, *(p for p in other.iterdir() if p.is_dir() and not is_hidden(p.name))]):
-            if base and base in listing(place).names: return f'; there is {place/base}'
-    names = listing(folder/written.parent).names
+            if base and base in folder_contents(place).names: return f'; there is {place/base}'
+    names = folder_contents(folder/written.parent).names
     return nearest(base, sorted(names)) if len(names) <= 5000 else ''

@@ -348,8 +348,8 @@ def test_marks_in_voc_lists(tmp_path):
 
 # Any damage at all
 
-VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg', '\ud800',
-          '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
+VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg',
+          '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
 
 def places(tree) -> list:
     "Every list or dictionary of a tree with every key of it."
@@ -367,7 +367,8 @@ def mutate_json(text: str, rng: random.Random) -> str:
         action, value = rng.random(), node[key]
         if action < .2: del node[key]
         elif action < .3 and isinstance(node, list): node.append(value)
-        elif action < .5 and isinstance(value, (int, float)): node[key] = rng.choice((str(value), value*100, -value, value + .5))
+        elif action < .5 and isinstance(value, (int, float)):
+            node[key] = rng.choice((str(value), value*100, -value, value + .5))
         else: node[key] = rng.choice(VALUES)
     return json.dumps(tree)
 

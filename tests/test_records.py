@@ -122,16 +122,20 @@ def test_faulty_data_are_refused_before_anything_is_written(raw, tmp_path):
         open_data(replace(raw, coco_root='/nowhere', mindrecord_dir=tmp_path/'r'), True)
     assert not list(tmp_path.iterdir())
 
+def exchange(path, old, new): path.write_text(path.read_text().replace(old, new, 1))
+
 @needs_mindspore
 @pytest.mark.parametrize('spoil, words', [
     (lambda d: os.truncate(d/'ssd.mindrecord2', 99), ('ssd.mindrecord2', '99 bytes', 'made again')),
     (lambda d: (d/'ssd.mindrecord7.db').unlink(), ('ssd.mindrecord7.db', 'missing', 'made again')),
-    (lambda d: (d/'ssd.mindrecord.json').unlink(), ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
+    (lambda d: (d/'ssd.mindrecord.json').unlink(),
+     ('without ssd.mindrecord.json', 'not written by ssd_nb, or incomplete')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('{'), ('ssd.mindrecord.json', 'no manifest of this version')),
     (lambda d: (d/'ssd.mindrecord.json').write_text('[]'), ('ssd.mindrecord.json', 'no manifest of this version')),
-    (lambda d: (d/'ssd.mindrecord.json').write_text((d/'ssd.mindrecord.json').read_text().replace('"format": 2', '"format": 9')), ('no manifest of this version',)),
-    (lambda d: (p := d/'ssd.mindrecord.annotations.json').write_bytes(p.read_bytes().replace(b'[', b' ', 1)), ('annotations.json', 'damaged'))],
-    ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version', 'annotations changed'])
+    (lambda d: exchange(d/'ssd.mindrecord.json', '"format": 2', '"format": 9'), ('no manifest of this version',)),
+    (lambda d: exchange(d/'ssd.mindrecord.annotations.json', '[', ' '), ('annotations.json', 'damaged'))],
+    ids=['shard cut off', 'index missing', 'no manifest', 'manifest cut off', 'manifest is a list', 'other version',
+         'annotations changed'])
 def test_damage(copy, spoil, words):
     spoil(Path(copy.mindrecord_dir))
     with pytest.raises(DataError) as e: open_data(copy, True)

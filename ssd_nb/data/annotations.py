@@ -16,7 +16,7 @@ from .findings import Findings
 from .headers import Header, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'Annotations', 'listed', 'check_categories', 'check_images', 'box_problem', 'clip_bbox', 'check_objects',
+__all__ = ['PLACE', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox', 'usable_objects',
            'renumbered', 'new_findings', 'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
@@ -50,7 +50,7 @@ def listed(notes: Annotations, # as they are written down
     return [(notes.where(e, kind, n), e) for n, e in enumerate(entries)]
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cats
-def check_categories(notes: Annotations, # as they are written down
+def usable_categories(notes: Annotations, # as they are written down
                      findings: Findings, # grows
                     ) -> dict: # name by id
     "The categories that can be used."
@@ -106,7 +106,7 @@ def _once(images: list[dict], findings: Findings) -> list[dict]:
     return kept
 
 # %% ../../nbs/6_data/04_annotations.ipynb #check-images
-def check_images(notes: Annotations, # as they are written down
+def usable_images(notes: Annotations, # as they are written down
                  cache: str | Path | None, # file that remembers the headers of images
                  findings: Findings, # grows
                 ) -> dict: # completed entry by id
@@ -134,13 +134,12 @@ def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
                ) -> tuple[str, str] | None: # kind and message of a finding
     "What is wrong with a box, if anything."
     x, y, w, h = bbox
-    reach = f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}'
+    if w > 0 and h > 0 and x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1: return None
     if not math.isfinite(x + y + w + h): return 'not a number', f'x {x:g}, y {y:g}, width {w:g}, height {h:g}'
+    reach = f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}'
     if w < 0 or h < 0: return 'no area', f'{reach}, from high to low: swapped?'
     if w == 0 or h == 0: return 'no area', reach
-    if x < -1 or y < -1 or x + w > width + 1 or y + h > height + 1:
-        return 'outside', f'{reach} in an image {width} wide and {height} high'
-    return None
+    return 'outside', f'{reach} in an image {width} wide and {height} high'
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-032
 def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
@@ -220,7 +219,7 @@ def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> 
     findings.add('swapped axes', notes.source, message)
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-044
-def check_objects(notes: Annotations, # as they are written down
+def usable_objects(notes: Annotations, # as they are written down
                   images: dict, # completed image by id
                   names: dict, # category name by id
                   clip: bool, # cut boxes at the edge
@@ -271,8 +270,8 @@ def complete(notes: Annotations, # a split as it is written down
              cache: str | Path | None = None, # file that remembers the headers of images
             ) -> Annotations: # with what can be used, typed and complete
     "Check every entry of a split. Never raises."
-    names = check_categories(notes, findings)
-    images = check_images(notes, cache, findings)
+    names = usable_categories(notes, findings)
+    images = usable_images(notes, cache, findings)
     clip = training and cfg.on_bad_data == 'clip'
-    objects = check_objects(notes, images, names, clip, findings)
+    objects = usable_objects(notes, images, names, clip, findings)
     return replace(notes, truth=renumbered(list(images.values()), names, objects))

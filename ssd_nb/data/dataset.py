@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Sequence
 from ..config import SSDConfig
-from .annotations import Annotations, check_categories, complete, new_findings
+from .annotations import Annotations, usable_categories, complete, new_findings
 from .coco import coco_file, read_coco
 from .findings import Findings, stop
 from .records import Dataset, make_dataset
@@ -28,7 +28,7 @@ def training_names(cfg: SSDConfig, # which data set
     "Every class that the training split names."
     try: notes = READERS[cfg.dataset](cfg, True, Findings())
     except DataError: return ()
-    names = check_categories(notes, Findings())
+    names = usable_categories(notes, Findings())
     return tuple(names[i] for i in sorted(names, key=lambda i: (isinstance(i, str), i)))
 
 # %% ../../nbs/6_data/09_dataset.ipynb #cell-092

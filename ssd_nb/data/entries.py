@@ -20,11 +20,11 @@ _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 def plain_number(value: object, # of any type
                 ) -> float | None: # may be NaN or infinite
     "The number that a value stands for."
-    if isinstance(value, bool): return None
+    if isinstance(value, float): return value
     if isinstance(value, str):
         text = value.strip()
         return float(text) if len(text) <= 40 and _NUMBER.fullmatch(text) else None
-    if not isinstance(value, (int, float)): return None
+    if isinstance(value, bool) or not isinstance(value, int): return None
     try: return float(value)
     except OverflowError: return None
 
@@ -71,7 +71,8 @@ def plain_bbox(value: object, # of any type
 def shown(value: object, # of any type and size
          ) -> str:
     "A value as a message shows it: short, and in characters that every terminal has."
-    return reprlib.repr(value).encode('ascii', 'backslashreplace').decode()
+    text = str(value) if isinstance(value, int) else reprlib.repr(value)
+    return text[:60].encode('ascii', 'backslashreplace').decode()
 
 # %% ../../nbs/6_data/02_entries.ipynb #cell-040
 def stable_id(name: str) -> int: # 1..2^31-1

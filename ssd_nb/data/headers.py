@@ -111,7 +111,8 @@ class HeaderCache:
         "Add headers to the file."
         for path, header in new.items(): self.known[str(path)] = [*stamp(path), *astuple(header)]
         if not self.path or not new: return
-        with replacing(self.path) as f: f.write_text(json.dumps(dict(format=1, headers=self.known)))
+        text = json.dumps(dict(format=1, headers=self.known))
+        with replacing(self.path) as f: f.write_text(text, encoding='utf-8')
 
 def stamp(path: Path) -> list[int]: # bytes, nanoseconds
     "What changes when a file does."

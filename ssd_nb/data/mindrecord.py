@@ -117,7 +117,7 @@ def locked(path: Path, # a file that need not exist; removed at the end
 def _hold(path: Path) -> Any:
     "The lock's open file; None if another process holds it."
     import fcntl # Unix alone has it
-    file = open(path, 'w')
+    file = open(path, 'w', encoding='utf-8')
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # its last holder may just have removed it

@@ -16,7 +16,7 @@ from .findings import Finding, Findings, shorten
 from ..detection.coco_eval import Truth
 
 # %% auto #0
-__all__ = ['Record', 'Dataset', 'is_learnt', 'objects_of', 'chosen_classes', 'check_names', 'check_count', 'category_ids',
+__all__ = ['Record', 'Dataset', 'is_learnt', 'objects_of', 'chosen_classes', 'compare_names', 'check_count', 'category_ids',
            'make_record', 'by_image', 'class_labels', 'without', 'flat_boxes', 'training_record', 'make_records',
            'make_dataset']
 
@@ -73,13 +73,13 @@ def chosen_classes(names: Sequence[str], # that a split gives, in the order of t
     return tuple(cfg.classes or known or names)
 
 # %% ../../nbs/6_data/05_records.ipynb #judge-names
-def check_names(names: Sequence[str], # that a split gives
-                chosen: Sequence[str], # of `chosen_classes`
-                training: bool, # the split decides what there is
-                known: Sequence[str], # that the training split gives
-                source: str, # for messages
-                findings: Findings, # grows
-               ) -> None:
+def compare_names(names: Sequence[str], # that a split gives
+                  chosen: Sequence[str], # of `chosen_classes`
+                  training: bool, # the split decides what there is
+                  known: Sequence[str], # that the training split gives
+                  source: str, # for messages
+                  findings: Findings, # grows
+                 ) -> None:
     "Note class names that do not fit."
     if not names: findings.add('no class', source, 'no class can be read')
     strangers = [name for name in names if name not in chosen and name not in known]
@@ -157,7 +157,7 @@ def class_labels(notes: Annotations, # from `complete`
     categories = sorted(notes.truth['categories'], key=lambda c: c['id'])
     names = [c['name'] for c in categories]
     chosen = chosen_classes(names, cfg, known)
-    check_names(names, chosen, training, known, notes.source, findings)
+    compare_names(names, chosen, training, known, notes.source, findings)
     labels = category_ids(chosen, categories)
     objects = {a['category_id'] for a in notes.truth['annotations']}
     used = [name for name, i in zip(chosen, labels) if i in objects]

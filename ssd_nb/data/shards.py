@@ -80,7 +80,7 @@ HEADER, PAGE = 1 << 24, 1 << 25 # bytes: a shard is a header and pages
 def _mindspore_writer(work: Path, usage: Usage) -> Any:
     "MindSpore's writer of the shards, with the schema set."
     patient_threads()
-    try: from mindspore.mindrecord import FileWriter
+    try: from mindspore.mindrecord import FileWriter # optional, and seconds to load
     except ImportError as e:
         raise DataError('--mindrecord_dir: only MindSpore writes MindRecord files; pip install "mindspore>=2.4" '
                         '(needed for writing alone), or leave --mindrecord_dir out to use the images themselves') from e

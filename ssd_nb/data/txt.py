@@ -12,7 +12,7 @@ from ..names import find_file
 from .annotations import PLACE, Annotations
 from .entries import stable_ids
 from .findings import Findings
-from .voc import corner_bbox, read_text
+from .voc import corner_bbox, read_lines
 
 # %% auto #0
 __all__ = ['parse_row', 'malformed_box', 'class_remedy', 'row_objects', 'txt_paths', 'txt_rows', 'read_txt']
@@ -92,7 +92,7 @@ def txt_rows(path: Path, # a TXT file
             ) -> list[tuple[str, str, list[list[float]]]]: # place, path and boxes of each row
     "The rows of a file, each image once."
     rows, seen = [], set()
-    for n, row in enumerate(read_text(path).split('\n'), 1):
+    for n, row in enumerate(read_lines(path), 1):
         if not row.strip(): continue
         where, (name, boxes) = f'{path}: line {n}', parse_row(row)
         if name in seen: findings.add('duplicate image', where, f'{name} stands twice')

@@ -10,13 +10,13 @@ from typing import Sequence
 from ..config import SSDConfig
 from ..errors import DataError
 from ..fields import nearest
-from ..names import exists, find_file, is_hidden, listing
+from ..names import exists, find_file, folder_contents, is_hidden
 from .annotations import PLACE, Annotations
 from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
 # %% auto #0
-__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_text', 'voc_names', 'voc_entries',
+__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_lines', 'voc_names', 'voc_entries',
            'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
@@ -97,12 +97,12 @@ def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
     return root/'JPEGImages', root/'Annotations', path
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-072
-def read_text(path: Path, # a file
-             ) -> str:
-    "A text file. Raises `DataError` with the line that is not UTF-8."
+def read_lines(path: Path, # a text file
+              ) -> list[str]:
+    "The lines of a file. Raises `DataError` with the line that is not UTF-8."
     try: data = path.read_bytes()
     except OSError as e: raise DataError(f'{path}: cannot be read: {e.strerror}') from e
-    try: return data.decode('utf-8-sig')
+    try: return data.decode('utf-8-sig').split('\n')
     except UnicodeDecodeError as e:
         raise DataError(f'{path}: line {data[:e.start].count(10) + 1}: not UTF-8; save the file as UTF-8') from e
 
@@ -118,9 +118,9 @@ def voc_names(notes: Path, # folder of XML files
              ) -> list[str]: # of XML files, without the suffix
     "The names in a split."
     if path:
-        names = [_voc_name(line, notes) for line in read_text(path).split('\n') if line.strip()]
+        names = [_voc_name(line, notes) for line in read_lines(path) if line.strip()]
         return list(dict.fromkeys(names))
-    files = [name for name in listing(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
+    files = [name for name in folder_contents(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
     return sorted(Path(name).stem for name in files)
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-074
@@ -155,7 +155,7 @@ def _note_unannotated(folder: Path, entries: Sequence[tuple], findings: Findings
     "Images in the reference's layout that no XML file belongs to."
     used = {im['file_name'] for im, _ in entries}
     stems = {Path(name).stem for name in used}
-    for stem, names in sorted(listing(folder).stems.items()):
+    for stem, names in sorted(folder_contents(folder).stems.items()):
         for name in names:
             if name not in used and Path(name).stem not in stems:
                 findings.add('no annotation file', str(folder/name), f'there is no {Path(name).stem}.xml')
