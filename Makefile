@@ -30,7 +30,7 @@ lab notebooks: .venv/installed-test ## open the book in JupyterLab
 	$(BIN)/jupyter lab nbs
 
 book: .venv/installed-book ## write the book as a web site into _book; open _book/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## bring library and notebooks in step: export and strip
 	$(BIN)/nbdev_export

@@ -154,7 +154,8 @@ def on_files(files, config):
 def formula(found: re.Match) -> str:
     "A formula as MathML, which browsers draw by themselves."
     text = found[2].replace('&lt;', '<').replace('&gt;', '>').replace('&amp;', '&')
-    return convert(text.strip()[2:-2], display='block' if found[1] == 'div' else 'inline')
+    drawn = convert(text.strip()[2:-2], display='block' if found[1] == 'div' else 'inline')
+    return f'<span class="long">{drawn}</span>' if found[1] == 'span' and len(text) > 40 else drawn
 
 def on_page_content(html, **kwargs):
     "Formulas, after markdown has marked them."

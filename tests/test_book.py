@@ -15,7 +15,7 @@ for need in ('mkdocs', 'material', 'mkdocstrings', 'latex2mathml', 'selenium'):
 @pytest.fixture(scope='module')
 def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp('book')/'site'
-    run = subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '--site-dir', folder],
+    run = subprocess.run([sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', folder],
         cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     return folder
