@@ -99,6 +99,7 @@ def test_mindspore_reads_and_writes_the_same(tmp_path):
         found = read_ckpt(tmp_path/f'{k}.ckpt')
         assert all(np.array_equal(found[n], a) and found[n].dtype == a.dtype for n, a in arrays.items())
     assert found['epoch_num'] == 3 and found['lr'] == .5 and ''.join(found['note']) == 'text' and found['flag']
-    raw = bytearray((tmp_path/'1.ckpt').read_bytes()); raw[30] ^= 1
+    raw = bytearray((tmp_path/'1.ckpt').read_bytes())
+    raw[30] ^= 1
     (tmp_path/'bad.ckpt').write_bytes(raw)
     with pytest.raises(CheckpointError, match='checksum'): read_ckpt(tmp_path/'bad.ckpt')

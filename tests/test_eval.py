@@ -10,8 +10,6 @@ from ssd_nb.networks.table import initial_state
 from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
 from ssd_nb.detection.coco_eval import evaluate
-from ssd_nb.detection.mistakes import error_kinds
-from ssd_nb.detection.voc_eval import voc_scores
 from ssd_nb.config import SSDConfig
 
 RULES = {name: SSDConfig(protocol=name).rules for name in ('standard', 'reference')}
@@ -86,7 +84,9 @@ def test_results_of_the_file_are_judged_alike(checkpoint, cfg, tmp_path, capsys)
     printed = capsys.readouterr().out
     truth = COCO(f'{cfg.coco_root}/annotations/instances_val.json')
     judge = COCOeval(truth, truth.loadRes(str(tmp_path/'out'/'predictions.json')), 'bbox')
-    judge.evaluate(); judge.accumulate(); judge.summarize()
+    judge.evaluate()
+    judge.accumulate()
+    judge.summarize()
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(' Average')] == [line for line in printed.splitlines() if line.startswith(' Average')]
     assert json.loads((tmp_path/'out'/'report.json').read_text())['AP'] == judge.stats[0]
 

@@ -1,6 +1,7 @@
 "The reference model, full size in float32, in torch and in MindSpore: the same numbers. Tiny bounds; the reasons stand in nbs/7_frameworks/06_parity."
 import numpy as np, pytest
-pytest.importorskip('torch'); pytest.importorskip('mindspore')
+pytest.importorskip('torch')
+pytest.importorskip('mindspore')
 from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import MOMENTUM, make_session

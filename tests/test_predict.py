@@ -53,7 +53,8 @@ def test_paths_pictures_and_arrays(cfg, checkpoint, tmp_path):
 def test_turned_photographs(checkpoint, tmp_path):
     "EXIF says how a photograph is held; boxes are in the picture as it is shown."
     image = np.random.default_rng(1).integers(0, 256, (80, 160, 3), np.uint8)
-    exif = Image.Exif(); exif[0x0112] = 6
+    exif = Image.Exif()
+    exif[0x0112] = 6
     Image.fromarray(image).save(path := tmp_path/'turned.png', exif=exif)
     assert pixels(path).shape == pixels(Image.open(path)).shape == (160, 80, 3) and square(path, 64)[1] == square(Image.open(path), 64)[1] == (160, 80)
     assert np.array_equal(square(path, 64)[0], square(Image.open(path), 64)[0])
@@ -77,10 +78,16 @@ def test_image_ids_are_unique_and_lasting(stems, folder):
     assert len(set(ids.values())) == len(paths) and all(0 <= i < 2**31 for i in ids.values()) and ids == number_images(paths)
 
 def test_what_is_no_image_is_passed_over(checkpoint, tmp_path, capsys):
-    folder = tmp_path/'in'; folder.mkdir()
+    folder = tmp_path/'in'
+    folder.mkdir()
     good = np.full((60, 60, 3), 90, np.uint8)
-    Image.fromarray(good).save(folder/'a.png'); Image.fromarray(good).save(folder/'a.jpg')
-    (folder/'b.png').write_bytes((folder/'a.png').read_bytes()[:80]); (folder/'c.jpg').write_bytes(b''); (folder/'d.txt').write_text('hello'); (folder/'.hidden').write_text('x'); (folder/'sub').mkdir()
+    Image.fromarray(good).save(folder/'a.png')
+    Image.fromarray(good).save(folder/'a.jpg')
+    (folder/'b.png').write_bytes((folder/'a.png').read_bytes()[:80])
+    (folder/'c.jpg').write_bytes(b'')
+    (folder/'d.txt').write_text('hello')
+    (folder/'.hidden').write_text('x')
+    (folder/'sub').mkdir()
     assert [p.name for p in image_files([str(folder), str(folder/'a.png')])] == ['a.jpg', 'a.png', 'b.png', 'c.jpg', 'd.txt']
     rows = predict(image_files([str(folder)]), load_detector(checkpoint), tmp_path/'out')
     out = capsys.readouterr()
