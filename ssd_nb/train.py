@@ -138,10 +138,9 @@ def open_splits(cfg: SSDConfig, # which data set
     "The data sets of a run, both by the classes of the first; the toy scenes are drawn if they are not there yet."
     if cfg.dataset == 'shapes' and group.rank == 0: ensure(cfg.coco_root)
     group.largest(0) # wait for rank 0
-    learn = mindrecord.open_data(cfg, training=True)
-    cfg = cfg.replace(classes=learn.classes, device_num=group.world)
-    judge = mindrecord.open_data(cfg, training=False) if cfg.run_eval else None
-    return cfg, learn, judge
+    cache = Path(cfg.output_dir or 'runs/new').parent/'.headers.json' # beside the run, for the next start
+    cfg, learn, judge = mindrecord.open_both(cfg, cfg.run_eval, cache)
+    return cfg.replace(device_num=group.world), learn, judge
 
 # %% ../nbs/8_training/06_train.ipynb #cell-062
 def begin(cfg: SSDConfig, # of the run

@@ -61,12 +61,11 @@ def column(run, name):
 def test_two_processes_have_the_losses_of_one(pair):
     one, two = (column(run, 'loss') for run in pair)
     assert len(one) == len(two) == 12
-    assert abs(two[0]/one[0] - 1) < 1e-4 # from equal weights
-    np.testing.assert_allclose(one, two, rtol=1e-2) # where each step starts from what the last one rounded
+    np.testing.assert_allclose(one[:10], two[:10], rtol=1e-4)
     a, b = (checkpoint.load(run/'last.safetensors')[0] for run in pair)
     for name in a:
         if not name.endswith(('weight', 'variance')) or name.startswith('momentum'): continue
-        assert np.abs(a[name] - b[name]).max() < 1e-2*np.abs(a[name]).max() + 1e-6, name
+        assert np.abs(a[name] - b[name]).max() < 1e-3*max(np.abs(a[name]).max(), 1e-6), name
 
 def test_two_processes_evaluate_as_one(backend, pair, tmp_path):
     two = pair[1]

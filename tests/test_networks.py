@@ -12,8 +12,10 @@ from ssd_nb.errors import ConfigError
 from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv
 from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, parameters, rows
 
-@pytest.mark.parametrize('wrong, field', [(dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
-    (dict(map_sizes=(20, 10, 5, 3, 2, 1), steps=()), 'map_sizes'), (dict(network='mobilenet_v3'), 'network.*mobilenet_v2'),
+@pytest.mark.parametrize('wrong, field', [
+    (dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
+    (dict(map_sizes=(20, 10, 5, 3, 2, 1), steps=()), 'map_sizes'),
+    (dict(network='mobilenet_v3'), 'network.*mobilenet_v2'),
     (dict(aspect_ratios=((2,),)*5, steps=()), 'aspect_ratios.*5.*6')])
 def test_boxes_that_do_not_fit_the_network_are_refused(wrong, field):
     with pytest.raises(ConfigError, match=field): SSDConfig(**wrong)
@@ -38,9 +40,9 @@ def test_vgg16_has_the_published_parameters(vgg):
     assert count(vgg) == 35_641_826 and vgg.num_boxes == 8732
     folder = Path(os.environ.get('SSD_NB_SPEC') or Path(__file__).resolve().parents[2]/'shared'/'spec')
     file = folder/'torchvision_parameters.json'
-    if not file.exists(): pytest.skip(f'no list of published parameters: set SSD_NB_SPEC to a folder that holds {file.name}')
+    if not file.exists(): pytest.skip(f'no published names: set SSD_NB_SPEC to a folder that holds {file.name}')
     published = json.loads(file.read_text())['ssd300_vgg16']
-    ours, theirs = ([tuple(s) for s in shapes] for shapes in ([p.shape for p in parameters(vgg)], [s for _, s in published]))
+    ours, theirs = [tuple(p.shape) for p in parameters(vgg)], [tuple(shape) for _, shape in published]
     assert sorted(ours) == sorted(theirs)
     backbone = [p.shape for p in parameters(vgg) if p.part != 'head' and p.kind in ('weight', 'bias')]
     assert backbone == [tuple(s) for name, s in published if name.startswith(('backbone.features', 'backbone.extra'))]
@@ -128,7 +130,8 @@ def test_running_variances_of_devices_are_joined():
 def test_two_processes_join_their_running_statistics(backend, tmp_path):
     "Dark images on one, bright ones on the other: the variance of both together, in the first layer."
     (tmp_path/'twins.py').write_text(TWINS.format(backend=backend, out=str(tmp_path/'out.json')))
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])}
+    path = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
     done = subprocess.run(launcher(backend, 2, 'twins'), env=env, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path/'out.json').read_text())
@@ -144,12 +147,13 @@ group = join('{backend}', 'cpu')
 batch = random_batch(SMALL, 4)
 halves = [batch.images[:2]//4, 192 + batch.images[2:]//4] # dark, bright
 cfg = SMALL.replace(norm_momentum=0., freeze_layer='')
-def part(images, k): return Batch(images=images, locs=batch.locs[k], labels=batch.labels[k], num_matched=batch.num_matched[k], image_ids=batch.image_ids[k])
+def part(images, k):
+    return Batch(images=images, locs=batch.locs[k], labels=batch.labels[k], num_matched=batch.num_matched[k],
+                 image_ids=batch.image_ids[k])
 both = slice(0, 2), slice(2, 4)
 session = make_session('{backend}', cfg, device='cpu')
 session.train_step(part(halves[group.rank], both[group.rank]), 0.)
 two = session.get_state()['stem.variance']
-x = [session_input for session_input in halves]
 weight = session.get_state()['stem.weight']
 def stem(images):
     x = ((images/255. - cfg.pixel_mean)/cfg.pixel_std).transpose(0, 3, 1, 2)
@@ -159,6 +163,8 @@ def stem(images):
 a, b = map(stem, halves)
 if group.rank == 0:
     joined = np.concatenate([a, b], 1).var(1)
-    json.dump(dict(two=two.tolist(), joined=joined.tolist(), averaged=((a.var(1) + b.var(1))/2).tolist()), open('{out}', 'w'))
+    averaged = (a.var(1) + b.var(1))/2
+    found = dict(two=two.tolist(), joined=joined.tolist(), averaged=averaged.tolist())
+    with open('{out}', 'w', encoding='utf-8') as f: json.dump(found, f)
 group.largest(0.)
 '''

@@ -9,8 +9,8 @@ COUNTS = { # arguments that each script takes
     'run_eval.sh': (3,), 'run_eval_gpu.sh': (3,)}
 
 def script(name, *args, cwd, sh='bash', **env):
-    env = {**os.environ, 'PYTHON': sys.executable, **env}
-    return subprocess.run([sh, SCRIPTS/name, *map(str, args)], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+    env, line = {**os.environ, 'PYTHON': sys.executable, **env}, [sh, SCRIPTS/name, *map(str, args)]
+    return subprocess.run(line, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
 
 @pytest.mark.parametrize('name', COUNTS)
 def test_wrong_argument_counts_print_the_usage(name, tmp_path):

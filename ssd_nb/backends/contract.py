@@ -16,14 +16,14 @@ from .session import (
     AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
 
 # %% auto #0
-__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_names', 'check_start', 'check_predict', 'check_momentum',
+__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'check_momentum',
            'check_decay', 'check_scale', 'check_transfer', 'check_return', 'check_refusal', 'check_session',
            'check_skip', 'check_frozen', 'check_average', 'check_half', 'check_options']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
 SMALL = SSDConfig.preset( # compiled and trained in moments
-    'tiny', image_shape=(64, 64), class_num=4, stem_channels=8, features_1=((1,8,1,2), (2,8,2,2)), features_2=((2,16,1,2),),
-    last_channels=32, extra_channels=(), extra_ratios=(), aspect_ratios=((2,), (2,3)), loss_scale=64.)
+    'tiny', image_shape=(64, 64), class_num=4, loss_scale=64., stem_channels=8, features_1=((1, 8, 1, 2), (2, 8, 2, 2)),
+    features_2=((2, 16, 1, 2),), last_channels=32, extra_channels=(), extra_ratios=(), aspect_ratios=((2,), (2, 3)))
 
 def random_batch(cfg: SSDConfig, # the numbers
                  size: int, # images
@@ -55,7 +55,7 @@ def _close(a: np.ndarray, b: np.ndarray, tolerance: float, what: str) -> None:
     assert worst <= tolerance, f'{what}: differs by {worst:.1e} of its largest value'
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #names
-def check_names(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
+def check_state_names(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
     "Names, shapes and dtypes of a state; the same seed gives the same weights."
     state, again = (make(cfg, training=False).get_state() for _ in range(2))
     assert list(state) == [p.name for p in table], 'names in the order of the table'
@@ -169,7 +169,7 @@ def check_session(backend: str | Maker, # a backend's name, or what makes sessio
     make = maker(backend)
     if table is None: check_start(make, cfg)
     table = table or parameters(cfg)
-    for check in (check_names, check_momentum, check_decay, check_scale): check(make, cfg, table)
+    for check in (check_state_names, check_momentum, check_decay, check_scale): check(make, cfg, table)
     for check in (check_predict, check_transfer, check_return, check_refusal): check(make, cfg)
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-030

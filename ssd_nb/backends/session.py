@@ -25,7 +25,8 @@ __all__ = ['MOMENTUM', 'EMA', 'SCALER', 'AVERAGED', 'WARM', 'LAUNCHED', 'Session
 class Session(Protocol):
     "A network on a device, with its optimiser when it is for training."
     def train_step(self, batch: Batch, lr: float) -> Any:
-        """One step of gradient descent; the loss before it, as a scalar of the framework (`float(loss)` waits for it)."""
+        """One step of gradient descent. Gives the loss before it as a scalar of the framework; `float(loss)` waits
+        for it."""
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 that is
         normalised already."""
@@ -41,7 +42,7 @@ class Session(Protocol):
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-007
 def _framework(name: str) -> ModuleType:
-    "The backend's module, imported when it is first asked for. Raises `MissingPackage` if its framework is not installed."
+    "The backend's module, imported when it is first asked for; `MissingPackage` if its framework is not installed."
     known = SSDConfig.__dataclass_fields__['backend'].metadata['choices']
     if name not in known: raise ConfigError(f'no backend {name!r}; there are {" and ".join(known)}')
     return optional(f'ssd_nb.backends.{name}', name, f'the {name} backend')
@@ -147,6 +148,7 @@ class Alone:
     def gather(self, message: bytes) -> list[bytes]: return [message]
     def largest(self, number: float) -> float: return number
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #join
 class DeviceLost(UserError, RuntimeError):
     "Another process of the group is gone."
     def __init__(self): super().__init__('another process of this run has ended; its own message says why')

@@ -33,11 +33,11 @@ ERRORS = { # kind: remedy
     'malformed box': 'write x1,y1,x2,y2,class without spaces',
     'not a number': 'write the corner in pixels',
     'no area': 'draw the box again or take it out',
+    'too few images': 'give a smaller --batch_size or add images',
     'outside': 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'}
 
 # %% ../../nbs/6_data/01_findings.ipynb #kinds-w
 WARNINGS = { # kind: remedy
-    'too few images': 'give a smaller --batch_size or add images',
     'same list': 'give --val_anno_path',
     'unused class': 'expected in a small split; otherwise check the names',
     'odd area': 'the area of the box is taken',
@@ -91,7 +91,7 @@ class Findings(list):
     def errors(self) -> list[Finding]: return [f for f in self if f.severity == 'error']
 
 # %% ../../nbs/6_data/01_findings.ipynb #stopping
-FATAL = ('class count', 'no class', 'no image', 'misspelt class', 'damaged image') # nothing to skip
+FATAL = ('class count', 'no class', 'no image', 'too few images', 'misspelt class', 'damaged image') # nothing to skip
 
 def stopping(findings: Sequence[Finding], # of a split
              on_bad_data: str, # error, skip or clip

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import warnings
+from contextlib import suppress
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ class HeaderCache:
         for path, header in new.items(): self.known[str(path)] = [*stamp(path), *astuple(header)]
         if not self.path or not new: return
         text = json.dumps(dict(format=1, headers=self.known))
-        with replacing(self.path) as f: f.write_text(text, encoding='utf-8')
+        with suppress(OSError), replacing(self.path) as f: f.write_text(text, encoding='utf-8') # it only saves time
 
 def stamp(path: Path) -> list[int]: # bytes, nanoseconds
     "What changes when a file does."

@@ -69,7 +69,7 @@ def corner_bbox(xyxy: Sequence[float], # first and last corner
     return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-070
-VOC_SPLITS = dict(train2017='trainval', val2017='test') # COCO's splits, the defaults, stand for VOC's
+VOC_SPLITS = dict(train2017='trainval', train='trainval', val2017='test', val='test') # instead of defaults that are not there
 
 def _voc_base(root: Path, training: bool) -> tuple[Path, Path]:
     "Folder of images and folder of XML files in the reference's layout."
@@ -89,7 +89,8 @@ def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
     if not cfg.voc_root or not root.is_dir():
         raise DataError(f'{cfg.voc_root or "voc_root"}: no such folder; give --voc_root')
     if not (root/'ImageSets').is_dir(): return *_voc_base(root, training), None
-    path = root/'ImageSets'/'Main'/f'{VOC_SPLITS.get(split, split)}.txt'
+    path = root/'ImageSets'/'Main'/f'{split}.txt'
+    if not path.is_file() and split in VOC_SPLITS: path = path.with_stem(VOC_SPLITS[split])
     if not path.is_file():
         there = ', '.join(sorted(p.stem for p in path.parent.glob('*.txt') if not is_hidden(p.name))) or 'nothing'
         flag = 'train' if training else 'val'
