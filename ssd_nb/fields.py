@@ -10,7 +10,7 @@ import typing
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 import yaml
 from .errors import ConfigError
 
@@ -79,7 +79,7 @@ def _coerce_tuple(value: Any, args: tuple) -> tuple:
 
 # %% ../nbs/0_tools/06_fields.ipynb #cell-012
 def nearest(name: str, # what was typed
-            known: Sequence[str], # the names that exist
+            known: Iterable[str], # the names that exist
             prefix: str = '', # written before the suggestion
            ) -> str: # '' or a sentence with the nearest name
     "A suggestion for a misspelt name."
@@ -89,7 +89,8 @@ def nearest(name: str, # what was typed
 # %% ../nbs/0_tools/06_fields.ipynb #parser
 class Parser(argparse.ArgumentParser):
     "An argument parser that refuses unknown flags with the nearest right one."
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(self, args: Sequence[str] | None = None, # type: ignore[override]
+                   namespace: Any = None) -> argparse.Namespace:
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = unknown[0].split('=')[0]
@@ -154,7 +155,7 @@ class Numbers:
     seed: int = number(1, "seed of weights, sample order and augmentation", low=0)
 
     def __post_init__(self) -> None:
-        kinds = field_types(type(self))
+        kinds = field_types(type(self)) # type: ignore[arg-type] # a class can be hashed
         for f in fields(self):
             object.__setattr__(self, f.name, checked(f, kinds[f.name], getattr(self, f.name)))
         self.check()
