@@ -23,7 +23,7 @@ def site(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
     chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
-    if not (chromium and driver): pytest.skip('Chromium and its driver are missing: apt install chromium chromium-driver')
+    if not (chromium and driver): pytest.skip('Chromium or its driver is missing: apt install chromium chromium-driver')
     from selenium import webdriver
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
@@ -88,6 +88,6 @@ def test_page_shows_what_the_notebook_holds(site):
     page = (site/'3_learning/06_losses.html').read_text(encoding='utf-8')
     assert '<math' in page and '\\(' not in re.sub(r'<(pre|code).*?</\1>', '', page, flags=re.S), 'formulas are drawn'
     assert re.search(r'<img[^>]+06_losses-\d+-0\.\w+', page), 'pictures are there'
-    assert re.search(r'<details>\s*<summary>(Solution|Answer)</summary>\s*<p>', page), 'solutions are folded, and markdown'
+    assert re.search(r'<details>\s*<summary>(Solution|Answer)</summary>\s*<p>', page), 'solutions are folded'
     reference = (site/'reference/boxes.coding.html').read_text(encoding='utf-8')
     assert '[n, m] in 0..1' in reference, 'the comments beside parameters are in the reference'
