@@ -66,7 +66,9 @@ def prose(text: str) -> str:
     def plain(part):
         lines = part.replace('<details>', '<details markdown="1">').split('\n')
         lines = [line if line.startswith('#') else NAME.sub(linked, line) for line in lines]
-        return re.sub(r'\]\(([\w./]+)\.ipynb\b', r'](\1.md', '\n'.join(lines))
+        text = re.sub(r'\]\(([\w./]+)\.ipynb\b', r'](\1.md', '\n'.join(lines))
+        for file, page_name in TOP.items(): text = text.replace(f'](../{file})', f']({page_name})')
+        return text
     return ''.join(part if part.startswith('```') else plain(part) for part in CODE.split(text))
 
 def code(source: str, module: str | None) -> str:
@@ -116,9 +118,8 @@ def reference(module: str) -> str:
 def top(name: str) -> str:
     "A file of the repository's top as a page."
     text = (ROOT/name).read_text(encoding='utf-8')
-    text = re.sub(r'\]\(nbs/', '](', text)
-    for file, page_name in TOP.items(): text = text.replace(f']({file})', f']({page_name})')
-    return prose(text)
+    for file in TOP: text = text.replace(f']({file})', f'](../{file})')
+    return prose(text.replace('](nbs/', ']('))
 
 def sections(paths: list[Path], entry) -> list:
     "Navigation by parts: for each folder its entries."

@@ -41,7 +41,7 @@ def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
 QUIRKS = {
     'images without objects or with crowds left out': 'every_image',
     'scores above 0.1 only': 'min_score',
-    '100 boxes per class, not per image': 'per_class_limit',
+    '100 boxes per class and image, not per image': 'per_class_limit',
     'NMS with areas a pixel larger': 'nms_offset',
     'scored over all categories': 'all_categories',
     'VOC corners moved, difficult objects count': 'voc_published'} # in words: the rule

@@ -21,7 +21,7 @@ from .learning.scenes import draw_scene
 
 # %% auto #0
 __all__ = ['RUNNERS', 'BACKENDS', 'LIMIT', 'RAW', 'DECODED', 'HELP', 'answers', 'run_onnx', 'run_mindir', 'Gap', 'ExportError',
-           'check_images', 'gap_between', 'differences', 'describe', 'export', 'make_export_parser', 'told', 'main']
+           'probe_images', 'gap_between', 'differences', 'describe', 'export', 'make_export_parser', 'told', 'main']
 
 # %% ../nbs/9_use/03_export.ipynb #cell-007
 def answers(session: Session, # a network
@@ -69,7 +69,7 @@ class ExportError(UserError, RuntimeError):
     "A file that does not answer as the network does."
 
 # %% ../nbs/9_use/03_export.ipynb #cell-017
-def check_images(size: int, # side of the network's input
+def probe_images(size: int, # side of the network's input
                  count: int, # images
                 ) -> np.ndarray: # [count, size, size, 3] uint8
     "Drawn scenes, and noise for every second image."
@@ -100,7 +100,7 @@ def differences(session: Session, # that made the file
                 decoded: bool, # boxes and scores, or locs and logits
                ) -> dict[int, Gap]: # for batches of 1 and 8 images
     "How far a file's answers are from the session's."
-    images, run = check_images(cfg.image_size, 8), RUNNERS[format]
+    images, run = probe_images(cfg.image_size, 8), RUNNERS[format]
     batches = {n: images[:n] for n in (1, 8)}
     return {n: gap_between(run(path, some), answers(session, some, cfg, decoded)) for n, some in batches.items()}
 

@@ -49,7 +49,9 @@ def coerce(value: Any, # a Python value or the text of a flag
         if value is None or str(value).lower() == 'none': return None
         return coerce(value, next(a for a in args if a is not type(None)))
     if typing.get_origin(kind) is tuple: return _coerce_tuple(value, args)
-    if kind is str: return str(value)
+    if kind is str:
+        if isinstance(value, bool): raise ValueError('text; YAML reads yes, no, on and off as truth: put them in quotes')
+        return str(value)
     if isinstance(value, str): value = yaml.safe_load(value)
     if kind is bool:
         if not isinstance(value, bool): raise ValueError('true or false')
@@ -68,14 +70,18 @@ def _coerce_number(value: Any, kind: type) -> int | float:
 # %% ../nbs/0_tools/06_fields.ipynb #cell-009
 def _coerce_tuple(value: Any, args: tuple) -> tuple:
     "A list, a tuple or text such as `1,2` or `[[2],[2,3]]` as a tuple."
-    if isinstance(value, str):
-        text = value.strip()
-        words = args[0] is str and not text.startswith('[')
-        if words: value = [t.strip() for t in text.split(',') if t.strip()]
-        else: value = yaml.safe_load(text if text.startswith('[') else f'[{text}]')
+    if isinstance(value, str): value = _listed(value.strip(), args[0] is str)
     if not isinstance(value, (list, tuple)): raise ValueError('a list')
     if args[-1] is not Ellipsis and len(value) != len(args): raise ValueError(f'a list of {len(args)}')
     return tuple(coerce(v, args[0]) for v in value)
+
+def _listed(text: str, # as a flag has it
+            words: bool, # of words; else of numbers
+           ) -> list:
+    "What stands between commas; in brackets it is a YAML list, whose words may hold commas themselves."
+    if not words: return yaml.safe_load(text if text.startswith('[') else f'[{text}]')
+    if text.startswith('['): return yaml.load(text, Loader=yaml.BaseLoader) # every word stays a word
+    return [t.strip() for t in text.split(',') if t.strip()]
 
 # %% ../nbs/0_tools/06_fields.ipynb #cell-012
 def nearest(name: str, # what was typed

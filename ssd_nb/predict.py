@@ -26,6 +26,7 @@ from .data.entries import stable_ids
 from .training.evaluation import LOOK
 from .detection.postprocess import Detections, postprocess
 from .visualize import Picture, save_figure, show_image
+from .names import is_hidden
 
 # %% auto #0
 __all__ = ['AnyImage', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector',
@@ -153,7 +154,7 @@ def image_files(names: Sequence[str], # files, folders and patterns
 
 def _files_of(path: Path) -> list[Path]:
     "The file itself, or the files of a folder but for hidden ones."
-    if path.is_dir(): return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith('.'))
+    if path.is_dir(): return sorted(p for p in path.iterdir() if p.is_file() and not is_hidden(p.name))
     return [path] if path.exists() else []
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-031

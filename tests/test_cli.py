@@ -112,6 +112,15 @@ def test_what_the_system_refuses(scenes, checkpoint, tmp_path):
     status, _, err = ended('predict', scenes/'val', *looking(checkpoint, tmp_path/'file'/'out'))
     assert status == 2 and 'Not a directory' in err and 'Traceback' not in err
 
+def test_the_data_command_says_what_the_system_refuses(scenes, tmp_path):
+    "Called as a module of its own, too, where the command for all does not stand around it."
+    (tmp_path/'file').write_text('x', encoding='utf-8')
+    words = ['check', '--preset', 'tiny', '--coco_root', str(scenes), '--picture', str(tmp_path/'file'/'check.png')]
+    for module in (['ssd_nb', 'data'], ['ssd_nb.data']):
+        done = subprocess.run([sys.executable, '-m', *module, *words], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 2 and done.stderr.startswith(f'error: {tmp_path}/file: '), done.stderr
+        assert 'Traceback' not in done.stderr
+
 def test_a_terminal_that_knows_no_such_letter(scenes, checkpoint, tmp_path):
     image = sorted((scenes/'val').iterdir())[0]
     status, out, err = ended('predict', image, *looking(checkpoint, tmp_path/'out'), PYTHONIOENCODING='ascii')

@@ -1,4 +1,5 @@
-"Evaluation as a command: files, numbers, protocols in one pass, batch sizes and processes, three kinds of data, both backends."
+"""Evaluation as a command: files, numbers, protocols in one pass, batch sizes and processes, three kinds of data, both
+backends."""
 from __future__ import annotations
 import json
 from dataclasses import replace
@@ -11,8 +12,6 @@ from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
 from ssd_nb.detection.coco_eval import evaluate
 from ssd_nb.config import SSDConfig
-
-RULES = {name: SSDConfig(protocol=name).rules for name in ('standard', 'reference')}
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import evaluate_by, main, variants
 from ssd_nb.training.evaluation import (
@@ -20,10 +19,13 @@ from ssd_nb.training.evaluation import (
 from ssd_nb.detection.postprocess import Detections
 from ssd_nb.learning.shapes import write_shapes
 
+RULES = {name: SSDConfig(protocol=name).rules for name in ('standard', 'reference')}
+
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
     root = write_shapes(tmp_path_factory.mktemp('data')/'shapes', train=4, val=11)
-    return SSDConfig.preset('tiny', backend=BACKEND, coco_root=str(root), num_workers=0, device='cpu', batch_size=4, norm_momentum=.5)
+    return SSDConfig.preset('tiny', backend=BACKEND, coco_root=str(root), num_workers=0, device='cpu', batch_size=4,
+                            norm_momentum=.5)
 
 @pytest.fixture(scope='module')
 def lively(cfg):
@@ -42,7 +44,10 @@ def session(cfg, lively, backend):
     session.set_state(lively)
     return session
 
-def same(a, b): return a.keys() == b.keys() and all(np.array_equal(a[i].labels, b[i].labels) and np.allclose(a[i].boxes, b[i].boxes, atol=.01) for i in a)
+def same(a, b):
+    "Whether two evaluations found the same objects."
+    def alike(i): return np.array_equal(a[i].labels, b[i].labels) and np.allclose(a[i].boxes, b[i].boxes, atol=.01)
+    return a.keys() == b.keys() and all(alike(i) for i in a)
 
 def test_any_batch_size_and_number_of_processes(cfg, session):
     "Every image once, and the same answers."
@@ -61,20 +66,32 @@ def test_both_protocols_in_one_pass(cfg, session, monkeypatch):
     assert sum(seen) == 11
     for name in RULES:
         alone = detect_all(session, datasets[name], cfg.replace(protocol=name), progress=False)
-        assert same(alone, results[name].detections) and evaluate(alone, datasets[name], RULES[name]).lines == results[name].report.lines
-    for rule in [r for n, r in zip(cfgs, (None, 'every_image', 'min_score', 'per_class_limit', 'nms_offset', 'all_categories')) if r]:
-        mixed = next(c for c in cfgs.values() if c.rules == SSDConfig(**{rule: getattr(RULES['reference'], rule)}).rules)
+        assert same(alone, results[name].detections)
+        assert evaluate(alone, datasets[name], RULES[name]).lines == results[name].report.lines
+    for rule in ('every_image', 'min_score', 'per_class_limit', 'nms_offset', 'all_categories'):
+        changed = SSDConfig(**{rule: getattr(RULES['reference'], rule)}).rules
+        mixed = next(c for c in cfgs.values() if c.rules == changed)
         assert mixed.image_shape == cfg.image_shape and mixed.num_boxes == cfg.num_boxes
 
 def test_files_and_lines_of_the_command(checkpoint, cfg, tmp_path):
-    done = command('eval', '--checkpoint_path', checkpoint, '--protocol', 'both', '--quirks', '--voc_metric', '--output_dir', tmp_path/'out')
-    assert done.stdout.count('mAP: ') == 2 and done.stdout.count('Average Precision') == 12 and done.stdout.count('11-point') == 2
+    done = command('eval', '--checkpoint_path', checkpoint, '--protocol', 'both', '--quirks', '--voc_metric',
+                   '--output_dir', tmp_path/'out')
+    assert done.stdout.count('mAP: ') == 2 and done.stdout.count('Average Precision') == 12
+    assert done.stdout.count('11-point') == 2
     assert 'NMS with areas a pixel larger' in done.stdout
     for name in RULES:
-        assert {p.name for p in (tmp_path/'out'/name).iterdir()} == {'curves.png', 'detections.png', 'predictions.json', 'report.json', 'review.png'}
-        report = json.loads((tmp_path/'out'/name/'report.json').read_text())
-        assert report['protocol'] == name and report['rules']['min_score'] == RULES[name].min_score and report['images'] == 11 and set(report['voc']) <= set(report['per_class'])
-        for picture in ('curves', 'review'): assert np.asarray(Image.open(tmp_path/'out'/name/f'{picture}.png').convert('L')).std() > 10
+        folder = tmp_path/'out'/name
+        pictures, numbers = ('curves.png', 'detections.png', 'review.png'), ('predictions.json', 'report.json')
+        assert {p.name for p in folder.iterdir()} == {*pictures, *numbers}
+        report = json.loads((folder/'report.json').read_text(encoding='utf-8'))
+        assert report['protocol'] == name and report['rules']['min_score'] == RULES[name].min_score
+        assert report['images'] == 11 and set(report['voc']) <= set(report['per_class'])
+        for picture in ('curves', 'review'):
+            assert np.asarray(Image.open(folder/f'{picture}.png').convert('L')).std() > 10
+
+def averages(text):
+    "The lines of a COCO report."
+    return [line for line in text.splitlines() if line.startswith(' Average')]
 
 def test_results_of_the_file_are_judged_alike(checkpoint, cfg, tmp_path, capsys):
     "pycocotools by hand on predictions.json."
@@ -87,25 +104,29 @@ def test_results_of_the_file_are_judged_alike(checkpoint, cfg, tmp_path, capsys)
     judge.evaluate()
     judge.accumulate()
     judge.summarize()
-    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(' Average')] == [line for line in printed.splitlines() if line.startswith(' Average')]
-    assert json.loads((tmp_path/'out'/'report.json').read_text())['AP'] == judge.stats[0]
+    assert averages(capsys.readouterr().out) == averages(printed)
+    assert json.loads((tmp_path/'out'/'report.json').read_text(encoding='utf-8'))['AP'] == judge.stats[0]
 
 @pytest.mark.parametrize('args, message', [
-    (['--protocol', 'bth'], 'protocol'), (['--protocol', 'both', '--coco_root', '/no/such'], '/no/such'), (['--quirk'], '--quirks'), (['--class_num', '4'], '')])
+    (['--protocol', 'bth'], 'protocol'), (['--protocol', 'both', '--coco_root', '/no/such'], '/no/such'),
+    (['--quirk'], '--quirks'), (['--class_num', '4'], '')])
 def test_mistakes_end_in_a_sentence(checkpoint, args, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as e: main(['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out'), *args])
+    files = ['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out')]
+    with pytest.raises(SystemExit) as e: main([*files, *args])
     assert e.value.code == 2 and message in capsys.readouterr().err and not (tmp_path/'out').exists()
 
 @pytest.mark.parametrize('found', ['all', 'nothing'])
 def test_pictures_of_extreme_detectors(cfg, found):
     dataset = open_dataset(cfg, training=False)
-    detections = perfect(dataset)
+    detections, objects = perfect(dataset), sum(len(r.labels) for r in dataset.records)
     if found == 'nothing': detections = {i: confident(d, 2) for i, d in detections.items()}
     kinds, report = kinds_by_image(dataset, detections), evaluate(detections, dataset)
     ranks = rank_images(kinds)
     assert report.mAP == (1 if found == 'all' else 0) and {k.f1 for k in kinds} == {1. if found == 'all' else 0.}
-    assert len(review_picture(dataset, detections, columns=2).axes) == (4 if found == 'all' else 6) and curves_picture(report)
-    assert bool(ranks['missed']) == (found == 'nothing') and not ranks['invented'] and count_kinds(kinds)['missed'].sum() == (0 if found == 'all' else sum(len(r.labels) for r in dataset.records))
+    assert len(review_picture(dataset, detections, columns=2).axes) == (4 if found == 'all' else 6)
+    assert curves_picture(report)
+    assert bool(ranks['missed']) == (found == 'nothing') and not ranks['invented']
+    assert count_kinds(kinds)['missed'].sum() == (0 if found == 'all' else objects)
 
 def test_crowded_answers_stay_drawable(cfg, session):
     dataset = open_dataset(cfg, training=False)
@@ -114,22 +135,31 @@ def test_crowded_answers_stay_drawable(cfg, session):
     fig = review_picture(dataset, flat, columns=1)
     assert max(len(ax.patches) for ax in fig.axes) <= MOST + max(len(r.labels) for r in dataset.records)
 
+def txt_row(record):
+    "An image and its objects as a row of a TXT file."
+    corners = record.boxes[:, [1, 0, 3, 2]]*([record.width, record.height]*2) # x before y
+    objects = [','.join(map(str, [*box, label])) for box, label in zip(corners.tolist(), record.labels)]
+    return ' '.join([str(record.image), *objects])
+
 @pytest.mark.parametrize('kind', ['voc', 'txt'])
 def test_other_kinds_of_data(kind, sample_data, tmp_path, capsys):
     root = sample_data('bccd')
     flags = dict(dataset='voc', voc_root=str(root))
     voc = open_dataset(SSDConfig(class_num=4, **flags), training=False)
     if kind == 'txt':
-        rows = [' '.join([str(r.image), *(','.join(map(str, [*(b[[1, 0, 3, 2]]*([r.width, r.height]*2)).tolist(), c])) for b, c in zip(r.boxes, r.labels))]) for r in voc.records[:9]]
-        (tmp_path/'rows.txt').write_text('\n'.join(rows) + '\n')
+        rows = [txt_row(r) for r in voc.records[:9]]
+        (tmp_path/'rows.txt').write_text('\n'.join(rows) + '\n', encoding='utf-8')
         flags = dict(dataset='txt', anno_path=str(tmp_path/'rows.txt'), classes=voc.classes)
     cfg = SSDConfig.preset('tiny', backend=BACKEND, class_num=4, device='cpu', num_workers=0, **flags)
-    save(tmp_path/'fresh.safetensors', initial_state(cfg), cfg)
-    main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'out'), '--voc_metric', '--min_score', '.6'])
-    report = json.loads((tmp_path/'out'/'report.json').read_text())
-    assert report['images'] == len(open_dataset(cfg, training=False).records) and 'mAP: ' in capsys.readouterr().out and len(report['voc']) == 3
+    file, out = tmp_path/'fresh.safetensors', tmp_path/'out'
+    save(file, initial_state(cfg), cfg)
+    main(['--checkpoint_path', str(file), '--output_dir', str(out), '--voc_metric', '--min_score', '.6'])
+    report = json.loads((out/'report.json').read_text(encoding='utf-8'))
+    assert report['images'] == len(open_dataset(cfg, training=False).records)
+    assert 'mAP: ' in capsys.readouterr().out and len(report['voc']) == 3
     if kind == 'txt':
-        with pytest.raises(SystemExit): main(['--checkpoint_path', str(tmp_path/'fresh.safetensors'), '--output_dir', str(tmp_path/'both'), '--protocol', 'both'])
+        words = ['--checkpoint_path', str(file), '--output_dir', str(tmp_path/'both'), '--protocol', 'both']
+        with pytest.raises(SystemExit): main(words)
         assert '--protocol standard' in capsys.readouterr().err and not (tmp_path/'both').exists()
 
 def test_both_backends_agree(cfg, lively):
@@ -139,4 +169,6 @@ def test_both_backends_agree(cfg, lively):
     dataset = open_dataset(cfg, training=False)
     dataset = replace(dataset, records=dataset.records[:4])
     a, b = (detect_by(s, dataset, [cfg.replace(min_score=.05)], progress=False)[0] for s in sessions)
-    assert all(np.abs(a[i].scores - b[i].scores).max(initial=0) < 1e-3 for i in a if len(a[i]) == len(b[i])) and sum(len(a[i]) == len(b[i]) for i in a) >= 3
+    alike = [i for i in a if len(a[i]) == len(b[i])] # a score at the limit may be above it in one only
+    assert len(alike) >= 3
+    assert all(np.abs(a[i].scores - b[i].scores).max(initial=0) < 1e-3 for i in alike)

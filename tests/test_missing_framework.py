@@ -47,7 +47,7 @@ except MissingPackage as e: print(e)'''
 @pytest.mark.parametrize('missing', sorted(BOTH))
 def test_the_command_says_it_plainly(missing, tmp_path):
     code = f'''
-from ssd_nb.learning.scenes import write_shapes
+from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import main
 write_shapes('d', train=4, val=2)
 main('--preset tiny --coco_root d --batch_size 2 --backend {missing} --output_dir out'.split())'''

@@ -17,6 +17,7 @@ from ssd_nb.train import train
 from ssd_nb.training import metrics
 from ssd_nb.training.metrics import Metrics, Step, read_steps
 from ssd_nb.training.run import RunError
+from ssd_nb.training.start import pretrained_state
 
 MICRO = dict(**NET, batch_size=8, epoch_size=2, device='cpu', num_workers=0, run_eval=False, warmup_epochs=1.)
 
@@ -262,12 +263,17 @@ def test_filter_weight_on_another_number_of_classes(each, trained, tmp_path, sce
     checkpoint.save(file, wide, cfg)
     with pytest.raises(ConfigError, match='81 classes.*--filter_weight'): train(each.replace(pre_trained=str(file)))
     still = each.replace(pre_trained=str(file), filter_weight=True, lr=1e-9, lr_init=1e-9, epoch_size=1)
-    def start_without(*parts):
-        return last(train(still.replace(output_dir=f'{tmp_path}/{parts[0]}', checkpoint_filter_list=parts)))
-    both, classes = start_without('multi_loc_layers', 'multi_cls_layers'), start_without('logits')
+    both = still.replace(checkpoint_filter_list=('multi_loc_layers', 'multi_cls_layers'))
+    classes, fresh = still.replace(checkpoint_filter_list=('logits',)), initial_state(each)
+    for start, left_out in ((both, ('locs', 'logits')), (classes, ('logits',))): # exactly, before any step
+        found = pretrained_state(start)
+        for name in fresh:
+            expected = fresh if name.startswith(left_out) else state
+            assert np.array_equal(found[name], expected[name]), name
+    after = last(train(both))
     def close(a, b, name): return np.allclose(a[name], b[name], atol=1e-5)
-    assert close(classes, state, 'locs0.predict.weight') and close(both, initial_state(each), 'locs0.predict.weight')
-    assert close(both, state, 'stem.weight') and both['logits0.predict.bias'].shape == (7*3,)
+    assert close(after, fresh, 'locs0.predict.weight') and close(after, state, 'stem.weight')
+    assert after['logits0.predict.bias'].shape == (7*3,) and after['scaler'][2] == 0
 
 def test_81_classes_to_blood_cells(sample_data, tmp_path, monkeypatch):
     """The full network from a file of COCO's 81 classes, by the command: the heads are fresh, all else starts from the

@@ -89,6 +89,7 @@ def check_maps(cfg: BoxConfig) -> None:
     if cfg.min_scale > cfg.max_scale:
         raise ConfigError(f'min_scale: {cfg.min_scale} is above max_scale, {cfg.max_scale}')
     count = len(cfg.aspect_ratios)
+    if not count: raise ConfigError('aspect_ratios: no entry; a detector needs at least one feature map')
     for name, wanted in dict(map_sizes=count, steps=count, scales=count + 1).items():
         entries = len(getattr(cfg, name))
         if entries not in (0, wanted):

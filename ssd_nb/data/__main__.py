@@ -6,9 +6,11 @@
 from __future__ import annotations
 import sys
 from .doctor import main
+from ..errors import plain_errors
 
 # %% auto #0
 __all__ = []
 
 # %% ../../nbs/6_data/16_command.ipynb #cell-003
-if __name__ == '__main__' and '__file__' in globals(): sys.exit(main(sys.argv[1:])) # a notebook has no __file__
+if __name__ == '__main__' and '__file__' in globals(): # a notebook has no __file__
+    with plain_errors(): sys.exit(main(sys.argv[1:]))

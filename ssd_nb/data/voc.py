@@ -69,7 +69,8 @@ def corner_bbox(xyxy: Sequence[float], # first and last corner
     return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-070
-VOC_SPLITS = dict(train2017='trainval', train='trainval', val2017='test', val='test') # instead of defaults that are not there
+# lists that stand for a default that is not there
+VOC_SPLITS = dict(train2017='trainval', train='trainval', val2017='test', val='test')
 
 def _voc_base(root: Path, training: bool) -> tuple[Path, Path]:
     "Folder of images and folder of XML files in the reference's layout."

@@ -213,6 +213,6 @@ def save_evaluation(folder: Path, # where to
     "Write predictions.json, report.json and detections.png into a folder."
     results = to_coco_results(detections, dataset.category_ids)
     numbers = {**about, 'images': report.images, **report.stats, 'per_class': report.per_class, 'note': report.note}
-    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(results))
-    with replacing(folder/'report.json') as f: f.write_text(json.dumps(numbers, indent=1))
+    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(results), encoding='utf-8')
+    with replacing(folder/'report.json') as f: f.write_text(json.dumps(numbers, indent=1), encoding='utf-8')
     save_figure(detections_picture(dataset, detections), folder/'detections.png')

@@ -42,7 +42,8 @@ def read_steps(path: Path, # metrics.csv
                rows: int | None = None, # only so many
               ) -> list[Step]:
     "The steps of a run."
-    with open(path, newline='') as f: return [_read_step(row) for row in islice(csv.DictReader(f), rows)]
+    with open(path, newline='', encoding='utf-8') as f:
+        return [_read_step(row) for row in islice(csv.DictReader(f), rows)]
 
 def _read_step(row: dict[str, str]) -> Step:
     "A row as a step; the inverse of `Step.row`."
@@ -56,7 +57,7 @@ class Metrics:
                  rows: int = 0): # that are kept of it
         self.path, self.rows = path, rows
         if not rows:
-            with replacing(path) as f: f.write_text('epoch,step,lr,loss,mAP,AP50\n')
+            with replacing(path) as f: f.write_text('epoch,step,lr,loss,mAP,AP50\n', encoding='utf-8')
         with open(path, 'rb') as f: lengths = [len(f.readline()) for _ in range(rows + 1)]
         if not all(lengths): raise CheckpointError(f'{path}: fewer rows than the {rows} that belong to the checkpoint')
         self.end, self.last = sum(lengths), lengths[-1] # bytes: of all that is kept, of the last row
@@ -111,7 +112,7 @@ class EventFile:
                  start: int = 0): # steps whose numbers stand in earlier files
         self.format, self.done, self.judged = event_format(), start, start
         # EventsWriter writes at once: the thread of SummaryWriter would not tell of a full disk
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.event_file_writer import EventsWriter # an optional package: loaded where it is asked for
         self.file = EventsWriter(str(folder/'events'), f'.{start}')
         self.add(start + 1, session_log=self.format.SessionLog(status=self.format.SessionLog.START))
 

@@ -55,7 +55,7 @@ class RunFolder:
         if not self.writes: return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-        with open(self.folder/'train.log', 'a') as f: f.write(text + '\n')
+        with open(self.folder/'train.log', 'a', encoding='utf-8') as f: f.write(text + '\n')
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-025
 PATIENCE = 10 # so many steps in a row that teach nothing end a run
@@ -173,7 +173,7 @@ def _make_folder(cfg: SSDConfig) -> tuple[Path, Metrics]:
     if not cfg.output_dir: folder = next_folder(Path('runs')/cfg.dataset)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f'output_dir: {folder} exists and is not empty; choose another or leave it out')
-    with replacing(folder/'config.yaml') as f: f.write_text(to_yaml(cfg))
+    with replacing(folder/'config.yaml') as f: f.write_text(to_yaml(cfg), encoding='utf-8')
     return folder, Metrics(folder/'metrics.csv')
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-037

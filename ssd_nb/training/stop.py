@@ -78,4 +78,4 @@ def _list_images(run: Run, file: Path) -> None:
     messages = run.group.gather(json.dumps(batches).encode())
     if not run.writes: return
     everyone = [batch for message in messages for batch in json.loads(message)]
-    with replacing(file) as f: f.write_text(json.dumps(everyone, indent=1))
+    with replacing(file) as f: f.write_text(json.dumps(everyone, indent=1), encoding='utf-8')
