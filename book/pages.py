@@ -64,7 +64,7 @@ def prose(text: str) -> str:
         place = public().get(found[1])
         return f'[`{found[1]}`][{place}]' if place else found[0]
     def plain(part):
-        lines = part.replace('<details>', '<details markdown="1">').split('\n')
+        lines = re.sub('^<details>', '<details markdown="1">', part, flags=re.M).split('\n')
         lines = [line if line.startswith('#') else NAME.sub(linked, line) for line in lines]
         text = re.sub(r'\]\(([\w./]+)\.ipynb\b', r'](\1.md', '\n'.join(lines))
         for file, page_name in TOP.items(): text = text.replace(f'](../{file})', f']({page_name})')
