@@ -1219,6 +1219,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ssd_nb/networks/table.py'),
                                        'ssd_nb.networks.table.initial_state': ( '2_network/table.html#initial_state',
                                                                                 'ssd_nb/networks/table.py'),
+                                       'ssd_nb.networks.table.least_batch': ( '2_network/table.html#least_batch',
+                                                                              'ssd_nb/networks/table.py'),
                                        'ssd_nb.networks.table.multiplications': ( '2_network/table.html#multiplications',
                                                                                   'ssd_nb/networks/table.py'),
                                        'ssd_nb.networks.table.parameters': ('2_network/table.html#parameters', 'ssd_nb/networks/table.py'),

@@ -50,7 +50,7 @@ def coerce(value: Any, # a Python value or the text of a flag
         return coerce(value, next(a for a in args if a is not type(None)))
     if typing.get_origin(kind) is tuple: return _coerce_tuple(value, args)
     if kind is str:
-        if isinstance(value, bool): raise ValueError('text; YAML reads yes, no, on and off as truth: put them in quotes')
+        if isinstance(value, bool): raise ValueError('text') # YAML reads yes, no, on and off as truth
         return str(value)
     if isinstance(value, str): value = yaml.safe_load(value)
     if kind is bool:

@@ -14,6 +14,7 @@ from .records import Dataset, Record, objects_of
 from .workers import Workers
 from ..errors import DataError
 from ..learning.augment import augment, load_square
+from ..networks.table import least_batch
 
 # %% auto #0
 __all__ = ['train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches', 'prepare',
@@ -109,7 +110,8 @@ def check_size(images: int, # that can be learnt from
               ) -> None:
     "Raise `DataError` if there are too few images for a single step."
     if images >= cfg.batch_size*world: return
-    remedy = f'give --batch_size {images//world} or less' if images >= world else 'add images'
+    most = images//world
+    remedy = f'give --batch_size {most} or less' if most >= least_batch(cfg) else 'add images'
     raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} '
                     f'on each of {world} devices; {remedy}')
 

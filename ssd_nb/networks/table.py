@@ -16,7 +16,7 @@ from .vgg import vgg16
 
 # %% auto #0
 __all__ = ['NETWORKS', 'STARTS', 'rows', 'parameters', 'count', 'multiplications', 'feature_map_sizes', 'check_network',
-           'truncated_normal', 'initial_state']
+           'least_batch', 'truncated_normal', 'initial_state']
 
 # %% ../../nbs/2_network/06_table.ipynb #networks
 NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(mobilenet_v2=mobilenet_v2, vgg16=vgg16)
@@ -71,6 +71,13 @@ def check_network(cfg: NetworkConfig) -> None:
         each = 4 if row.output == 'locs' else cfg.class_num
         if row.cout != boxes*each:
             raise ConfigError(f'network: {row.name} has {row.cout} channels for {boxes} boxes of {each} numbers')
+
+# %% ../../nbs/2_network/06_table.ipynb #least-batch
+def least_batch(cfg: NetworkConfig) -> int: # images
+    "The fewest images that a batch needs: batch norm over a map of one cell learns nothing from a single image."
+    cells = min(rows*columns for (rows, columns), *_ in cfg.maps)
+    normed = any(p.kind == 'variance' for p in parameters(cfg))
+    return 2 if normed and cells == 1 else 1
 
 # %% ../../nbs/2_network/06_table.ipynb #cell-029
 STARTS = dict(gamma=1., variance=1., scale=20.) # of what is not drawn; all else starts at 0. 20: ParseNet, section 3.3

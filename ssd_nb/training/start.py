@@ -11,7 +11,7 @@ from ..backends.session import for_inference, SCALER
 from ..config import SSDConfig
 from ..errors import ConfigError
 from ..learning.schedule import learning_rates
-from ..networks.table import initial_state, parameters
+from ..networks.table import initial_state, least_batch, parameters
 from ..backends.reference import reference_names
 
 # %% auto #0
@@ -59,8 +59,6 @@ def check_batch(cfg: SSDConfig, # network, batch_size and device_num
                ) -> None:
     "Raise `ConfigError` if batch norm would see a single value of a channel: a map of one cell, a batch of one image."
     images = cfg.batch_size*(cfg.device_num if cfg.sync_norm else 1)
-    cells = min(rows*columns for (rows, columns), *_ in cfg.maps)
-    normed = any(p.kind == 'variance' for p in parameters(cfg))
-    if normed and images*cells < 2:
+    if images < least_batch(cfg):
         raise ConfigError(f'batch_size: {cfg.batch_size} image and a feature map of one cell give batch norm one value '
                           f'of each channel, from which nothing can be learnt; give --batch_size 2 or more')
