@@ -22,7 +22,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser(tmp_path_factory):
-    chromium, driver = shutil.which('chromium'), shutil.which('chromedriver')
+    found = [shutil.which(name) for name in ('chromium', 'chromium-browser', 'google-chrome')]
+    chromium, driver = next(filter(None, found), None), shutil.which('chromedriver')
     if not (chromium and driver): pytest.skip('Chromium or its driver is missing: apt install chromium chromium-driver')
     from selenium import webdriver
     options = webdriver.ChromeOptions()
