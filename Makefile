@@ -50,6 +50,7 @@ clean: ## bring library and notebooks in step: export and strip
 
 .venv/installed-demo-torch .venv/installed-demo-mindspore: .venv/installed-demo-%: .venv/installed-% constraints.txt settings.ini setup.py
 	$(INSTALL) --editable '.[$*,demo]'
+	@touch $@
 
 .venv/installed-book: constraints.txt settings.ini setup.py | .venv/bin/python
 	@echo 'Installing what writes the web site into .venv; this takes a minute, once.'
