@@ -10,7 +10,8 @@ cfg = config['DEFAULT']
 
 def listed(key): return cfg.get(key, '').split()
 
-extras = {name: listed(f'{name}_requirements') for name in ('torch', 'mindspore', 'tensorboard', 'export', 'book', 'dev')}
+EXTRAS = ('torch', 'mindspore', 'tensorboard', 'export', 'weights', 'demo', 'book', 'dev')
+extras = {name: listed(f'{name}_requirements') for name in EXTRAS}
 readme = here/'README.md'
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
