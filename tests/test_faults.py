@@ -286,6 +286,22 @@ def test_a_bad_image_is_found_before_training_and_can_be_skipped(tmp_path, spoil
     assert status == 0 and words in out
 
 
+def test_damage_between_sound_ends_shows_only_when_it_is_decoded(tmp_path):
+    cfg = write_coco(tmp_path)
+    path = tmp_path/'train'/'a.jpg'
+    draw(path.with_suffix('.png'))
+    data = bytearray(path.with_suffix('.png').read_bytes()) # a PNG has checksums; the name does not matter
+    middle = len(data)//2
+    data[middle:middle + 64] = bytes(64)
+    path.write_bytes(data)
+    for choice in ('error', 'skip'):
+        chosen = replace(cfg, on_bad_data=choice)
+        assert refusal(chosen) == '' # the headers are sound
+        status, out = checked(chosen)
+        assert status == 1 and 'damaged image' in out and 'cannot leave it out' in out
+    with pytest.raises(DataError, match='a.jpg'): list(Loader(open_both(cfg)[1], cfg, training=True).epoch(0))
+
+
 # Plausibility
 
 @pytest.mark.parametrize('edit, words', [
