@@ -124,8 +124,8 @@ def stop(findings: Sequence[Finding], # what the readers noted
     plural = 's' if len(errors) > 1 else ''
     raise DataError(f'{what}: {len(errors)} error{plural} in the data{shown}{more}\n'
                     '`python -m ssd_nb.data check` lists everything; --on_bad_data skip leaves faulty objects and '
-                    'unreadable images out, --on_bad_data clip also cuts boxes to the image; an image that is damaged '
-                    'in its middle shows only in that check and must be replaced')
+                    'unreadable images out, --on_bad_data clip also cuts boxes to the image; an image that no '
+                    'decoder gets through shows only in that check and must be replaced')
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-026
 def shorten(names: Sequence[str], # any number
