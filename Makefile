@@ -1,4 +1,4 @@
-# `make train` and `make test` install what they need into .venv and install nothing the second time.
+# `make demo`, `make train` and `make test` install what they need into .venv and install nothing the second time.
 PYTHON   ?= python3
 BACKEND  ?= torch
 # e.g. PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu' for PyTorch without CUDA
@@ -11,10 +11,13 @@ INSTALL  := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(
 ONE      := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test notebooks clean readme
+.PHONY: help demo train test notebooks lab book clean readme
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
+	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+)[a-z ]*:.*## (.*)/  make \1\t\2/'
+
+demo: .venv/installed-demo-$(BACKEND) ## a trained detector looks at photographs; pictures in runs/
+	$(BIN)/python -m ssd_nb.demo --backend $(BACKEND) $(ARGS)
 
 train: .venv/installed-$(BACKEND) ## draw the toy scenes, train on them in minutes, evaluate; results in runs/
 	$(BIN)/python -m ssd_nb.train --preset tiny --backend $(BACKEND) $(ARGS)
@@ -26,8 +29,11 @@ test: .venv/installed-test ## run all notebooks and all tests
 readme: .venv/installed-test ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/make_readme.py
 
-notebooks: .venv/installed-test ## open the book in JupyterLab
+lab notebooks: .venv/installed-test ## open the book in JupyterLab
 	$(BIN)/jupyter lab nbs
+
+book: .venv/installed-book ## write the book as a web site into _book; open _book/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean: ## bring library and notebooks in step: export and strip
 	$(BIN)/nbdev_export
@@ -42,7 +48,16 @@ clean: ## bring library and notebooks in step: export and strip
 	$(INSTALL) --editable '.[$*]'
 	@touch $@
 
+.venv/installed-demo-torch .venv/installed-demo-mindspore: .venv/installed-demo-%: .venv/installed-% constraints.txt settings.ini setup.py
+	$(INSTALL) --editable '.[$*,demo]'
+	@touch $@
+
+.venv/installed-book: constraints.txt settings.ini setup.py | .venv/bin/python
+	@echo 'Installing what writes the web site into .venv; this takes a minute, once.'
+	$(INSTALL) --editable '.[book]'
+	@touch $@
+
 .venv/installed-test: constraints.txt settings.ini setup.py | .venv/bin/python
 	@echo 'Installing everything the notebooks and tests need into .venv; this takes some minutes, once.'
-	$(INSTALL) --editable '.[torch,mindspore,tensorboard,export,dev]'
+	$(INSTALL) --editable '.[torch,mindspore,tensorboard,export,weights,demo,book,dev]'
 	@touch $@

@@ -10,13 +10,16 @@ cfg = config['DEFAULT']
 
 def listed(key): return cfg.get(key, '').split()
 
-extras = {name: listed(f'{name}_requirements') for name in ('torch', 'mindspore', 'tensorboard', 'export', 'dev')}
+EXTRAS = ('torch', 'mindspore', 'tensorboard', 'export', 'weights', 'demo', 'book', 'dev')
+extras = {name: listed(f'{name}_requirements') for name in EXTRAS}
 readme = here/'README.md'
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
-    author=cfg['author'], author_email=cfg['author_email'], url=cfg['git_url'], license='Apache-2.0',
+    author=cfg['author'], author_email=cfg['author_email'] or None, url=cfg['git_url'] or None,
+    license='Apache-2.0',
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '', long_description_content_type='text/markdown',
-    packages=find_packages(include=['ssd_nb', 'ssd_nb.*']), python_requires=f'>={cfg["min_python"]},<3.13',
+    packages=find_packages(include=['ssd_nb', 'ssd_nb.*']), package_data={'ssd_nb': ['py.typed']},
+    python_requires=f'>={cfg["min_python"]},<3.13',
     install_requires=listed('requirements'), extras_require=extras, zip_safe=False,
     entry_points={'console_scripts': listed('console_scripts'),
                   'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},

@@ -14,7 +14,8 @@ def readme() -> str:
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
     # links are relative to nbs/ there, to the top here
-    return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text.strip()) + '\n'
+    text = re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text.strip())
+    return text.replace('](../', '](') + '\n'
 
 if __name__ == '__main__':
     path = root/'README.md'

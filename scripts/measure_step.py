@@ -6,6 +6,8 @@ weights of [B, N, classes])."""
 from __future__ import annotations
 import argparse, resource, subprocess, sys, time
 
+ms = ops = None # MindSpore, which `measure` imports if it is asked for: torch may be all there is
+
 def one_hot_loss(locs, logits, target_locs, labels, num_matched, gamma, alpha):
     "The same loss by way of arrays of [B, N, classes]."
     target = ops.one_hot(labels, logits.shape[-1], ms.Tensor(1., ms.float32), ms.Tensor(0., ms.float32))
@@ -29,7 +31,7 @@ def measure(variant: str, preset: str, batch_size: int, steps: int) -> None:
     from ssd_nb.config import SSDConfig
     if variant == 'one-hot':
         from ssd_nb.backends import mindspore_step
-        globals().update(ms=mindspore_step.ms, ops=mindspore_step.ops) # imported only here: torch may be all there is
+        globals().update(ms=mindspore_step.ms, ops=mindspore_step.ops)
         mindspore_step.mindspore_loss = one_hot_loss
     cfg = SSDConfig.preset(preset)
     batch, times = random_batch(cfg, batch_size), []

@@ -17,7 +17,7 @@ _SHADES = dict(tab20=2, tab20b=4, tab20c=4) # matplotlib's lists, and how many s
 
 def _strongest_first(name: str, shades: int) -> list[tuple[float, float, float]]:
     "The colours of a list without its greys, whose parts are equal: the first shade of every hue, then the second ..."
-    colours = colormaps[name].colors
+    colours = colormaps[name].colors # type: ignore[attr-defined] # lists have them, scales have not
     return [c for i in range(shades) for c in colours[i::shades] if max(c) > min(c)]
 
 _COLOURS = [c for name, shades in _SHADES.items() for c in _strongest_first(name, shades)]
@@ -65,7 +65,8 @@ class BoxLabel(Text):
                  before: Sequence[BoxLabel]): # the labels that are drawn earlier and have their places
         super().__init__(0, 0, text, color=text_colour(colour), fontsize=fontsize, va='baseline', ha='left', zorder=4,
                          bbox=dict(boxstyle='square,pad=0.18', facecolor=colour, edgecolor='none'))
-        self.box, self.before, self.place = box, list(before), None
+        self.box, self.before = box, list(before)
+        self.place: Any = None # xyxy, once it is drawn
         self.set_in_layout(False)
 
     def draw(self, renderer: Any) -> None:

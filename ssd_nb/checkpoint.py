@@ -18,8 +18,8 @@ from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'CLASS_HEAD', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'find_checkpoint',
-           'convert', 'contents_table', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'CLASS_HEAD', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'convert',
+           'contents_table', 'main']
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -94,16 +94,6 @@ def load_ckpt(path: str | Path, # a reference checkpoint
     if cfg is None: cfg = SSDConfig().replace(**_class_count(arrays))
     try: return from_reference(arrays, cfg), cfg, {}
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from e
-
-# %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-059
-def find_checkpoint(path: str | Path, # a file, or a run folder
-                   ) -> Path:
-    "The checkpoint meant by a flag: the file itself, or the last one of a run."
-    if not str(path):
-        raise ConfigError('checkpoint_path: which checkpoint? give --checkpoint_path FILE or a run folder')
-    found = Path(path)/'last.safetensors' if Path(path).is_dir() else Path(path)
-    if not found.exists(): raise CheckpointError(f'{found}: no such checkpoint')
-    return found
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-027
 def convert(source: str | Path, # .ckpt or .safetensors

@@ -15,12 +15,14 @@ __all__ = ['COMMANDS', 'MODULES', 'overview', 'command', 'main']
 
 # %% ../nbs/9_use/05_cli.ipynb #cell-005
 COMMANDS = dict(
+    demo='published weights look at photographs',
     data='check a data set before it is learnt: data check ...',
     train='train a detector, or go on with an interrupted run',
     eval='measure a checkpoint: COCO metrics, predictions, pictures',
     predict='detect objects in your own images',
     export='write a checkpoint as ONNX or MindIR',
-    checkpoint='convert a checkpoint from or to MindSpore, or show what it holds')
+    checkpoint='convert a checkpoint from or to MindSpore, or show what it holds',
+    weights='published weights: what there is, how good, under which licence')
 MODULES = dict(data='data.__main__') # where the module is not called as its command
 
 # %% ../nbs/9_use/05_cli.ipynb #cell-006

@@ -67,7 +67,8 @@ class DataRules(Numbers):
 @dataclass(frozen=True)
 class StartConfig(Numbers):
     "start from trained weights"
-    pre_trained: str = number('', "checkpoint file or run folder to start from; empty starts from random weights")
+    pre_trained: str = number('',
+        "checkpoint file, run folder or name of published weights to start from; empty starts from random weights")
     pre_trained_epoch_size: int = number(0,
         "epochs that pre_trained has learnt: go on at that epoch of the schedule, with its momentum", low=0)
     skip_rates_only: bool | None = rule(False, True,
@@ -159,6 +160,8 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         dataset='shapes', coco_root='data/shapes', train_split='train', val_split='val', crop_sides=(.5, 1.),
         epoch_size=16, batch_size=16, warmup_epochs=1., run_eval=True, eval_start_epoch=4, eval_interval=4,
         save_checkpoint_epochs=8, log_steps=0),
+    ssd300_mobilenet_v2_openimages=dict(network='mobilenet_v2_openimages', steps=(), class_num=24,
+        pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),

@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import TextIOWrapper
 from types import ModuleType
 from typing import Any, Callable, Iterator, TextIO
 
@@ -33,8 +34,7 @@ class Tolerant:
     "A text stream that goes on into nothing when its reader has left, and shows `?` for what it cannot show."
     def __init__(self, stream: TextIO): # standard output or standard error
         self.stream = stream
-        can_refuse = getattr(stream, 'errors', '') == 'strict' and hasattr(stream, 'reconfigure')
-        if can_refuse: stream.reconfigure(errors='replace')
+        if isinstance(stream, TextIOWrapper) and stream.errors == 'strict': stream.reconfigure(errors='replace')
 
     def __getattr__(self, name: str) -> Any: return getattr(self.stream, name)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 import numpy as np
 from .backends.session import Alone, Group, Session, for_inference, join, make_session
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .detection.coco_eval import Report, class_table, evaluate, format_report
 from .detection.voc_eval import voc_scores
 from .config import SSDConfig, config_from_args, make_parser
@@ -137,7 +137,7 @@ def tell_results(results: Mapping[str, Evaluation], # of `evaluate_by`
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-063
 def run_eval(cfg: SSDConfig, # the configuration with all flags
-             checkpoint: Path, # file
+             checkpoint: Path, # file, or name of published weights
              state: dict[str, np.ndarray], # from it
              *,
              both: bool = False, # judge by both protocols
@@ -152,7 +152,8 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
     session.set_state(for_inference(state))
     results = evaluate_by(session, cfgs, datasets, group=group)
     if not group.rank: # the first process writes and prints
-        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(checkpoint.parent/'eval')
+        beside = checkpoint.parent if checkpoint.exists() else Path('runs') # published weights have no folder
+        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(beside/'eval')
         tell_results(results, folder, voc_metric, checkpoint)
     return results
 

@@ -11,7 +11,7 @@ import numpy as np
 from .learning.augment import resize
 from .backends.session import Session, for_inference, make_session
 from .boxes.coding import clip_boxes, decode
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .fields import Parser
@@ -155,10 +155,11 @@ def make_export_parser() -> Parser:
     "The flags of the command."
     p = Parser(prog='python -m ssd_nb.export', description=HELP, allow_abbrev=False,
                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('checkpoint', help='file, or a run folder')
+    p.add_argument('checkpoint', help='file, run folder, or name of published weights')
     p.add_argument('--format', choices=list(RUNNERS), default='onnx', help='[onnx]')
     p.add_argument('--decoded', action='store_true', help='boxes and scores instead of locs and logits')
-    p.add_argument('--output', metavar='FILE', help='file to write; else beside the checkpoint, named after the format')
+    p.add_argument('--output', metavar='FILE',
+                   help='file to write; else beside the checkpoint (of published weights: here)')
     return p
 
 # %% ../nbs/9_use/03_export.ipynb #cell-033

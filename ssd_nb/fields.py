@@ -10,7 +10,7 @@ import typing
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 import yaml
 from .errors import ConfigError
 
@@ -85,7 +85,7 @@ def _listed(text: str, # as a flag has it
 
 # %% ../nbs/0_tools/06_fields.ipynb #cell-012
 def nearest(name: str, # what was typed
-            known: Sequence[str], # the names that exist
+            known: Iterable[str], # the names that exist
             prefix: str = '', # written before the suggestion
            ) -> str: # '' or a sentence with the nearest name
     "A suggestion for a misspelt name."
@@ -95,7 +95,8 @@ def nearest(name: str, # what was typed
 # %% ../nbs/0_tools/06_fields.ipynb #parser
 class Parser(argparse.ArgumentParser):
     "An argument parser that refuses unknown flags with the nearest right one."
-    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(self, args: Sequence[str] | None = None, # type: ignore[override]
+                   namespace: Any = None) -> argparse.Namespace:
         known, unknown = self.parse_known_args(args, namespace)
         if unknown:
             flag = unknown[0].split('=')[0]
@@ -160,7 +161,7 @@ class Numbers:
     seed: int = number(1, "seed of weights, sample order and augmentation", low=0)
 
     def __post_init__(self) -> None:
-        kinds = field_types(type(self))
+        kinds = field_types(type(self)) # type: ignore[arg-type] # a class can be hashed
         for f in fields(self):
             object.__setattr__(self, f.name, checked(f, kinds[f.name], getattr(self, f.name)))
         self.check()

@@ -7,7 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 from .backends.session import for_inference, make_session
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .config import SSDConfig, make_config
 from .predict import Detector, load_detector
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .images import image_size, load_image, pixels_of
 from .learning.augment import load_square, resize
 from .backends.session import Session, for_inference, make_session
-from .checkpoint import find_checkpoint, load
+from .weights import find_checkpoint, load
 from .detection.coco_eval import to_coco_results
 from .config import SSDConfig, config_from_args, make_config, make_parser
 from .errors import DataError, plain_errors, UserError

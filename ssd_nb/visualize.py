@@ -131,8 +131,8 @@ def show_grid(images: Sequence[np.ndarray], # uint8 RGB [H, W, 3], of any sizes
              ) -> Picture:
     "Images with their boxes, in rows; ValueError if the lists differ in length."
     images = [_check_image(i) for i in images]
-    given = dict(boxes=boxes, labels=labels, scores=scores, titles=titles)
-    given = {what: values for what, values in given.items() if values is not None}
+    lists: dict[str, Any] = dict(boxes=boxes, labels=labels, scores=scores, titles=titles)
+    given = {what: values for what, values in lists.items() if values is not None}
     for what, values in given.items():
         if len(values) != len(images): raise ValueError(f'{len(values)} {what} for {len(images)} images')
     if not images: raise ValueError('no images to show')
@@ -173,7 +173,7 @@ def running_mean(y: np.ndarray, # [n]
     return sums(y)/sums(np.ones(len(y)))
 
 # %% ../nbs/0_tools/04_pictures.ipynb #plot-line
-def _plot_line(ax: Any, name: str, x: Sequence[float], y: Sequence[float], colour: str, smooth: int) -> None:
+def _plot_line(ax: Any, name: str, x: np.ndarray, y: np.ndarray, colour: str, smooth: int) -> None:
     "One curve; with `smooth` its running mean, before the raw values in a faint line."
     marker = 'o' if len(y) <= 30 else None
     if smooth > 1 and len(y):
@@ -200,7 +200,7 @@ def plot_lines(series: dict[str, tuple[Sequence[float], Sequence[float]]], # nam
     if ax is None: ax = panels(width=width, height=height)[1][0, 0]
     for i, (name, (x, y)) in enumerate(series.items()):
         if len(x) != len(y): raise ValueError(f'{name}: {len(x)} x for {len(y)} y')
-        _plot_line(ax, name, x, y, LINE_COLOURS[i % len(LINE_COLOURS)], smooth)
+        _plot_line(ax, name, np.asarray(x), np.asarray(y), LINE_COLOURS[i % len(LINE_COLOURS)], smooth)
     if log: ax.set_yscale('log')
     ax.grid(color='#e4e4e4', linewidth=.7)
     ax.set_axisbelow(True)

@@ -131,7 +131,7 @@ BAD_COCO = {
     'corners instead of sizes': (first('annotations', bbox=[10, 10, 75, 55]),
         'annotation 1', 'outside', 'belongs to this image'),
     'sizeless broken image': (break_sizeless,
-        
+
                               'image 1', 'unreadable image', 'replace the file'),
     'nothing left': (truth(lambda t: t.update(annotations=[])), 'coco', 'no image is left to learn from', 'check')}
 

@@ -11,8 +11,6 @@ from ssd_nb.networks.table import initial_state
 from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import save
 from ssd_nb.detection.coco_eval import evaluate
-from ssd_nb.detection.mistakes import error_kinds
-from ssd_nb.detection.voc_eval import voc_scores
 from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import evaluate_by, main, variants

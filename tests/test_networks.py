@@ -72,7 +72,8 @@ def test_a_network_without_batch_norm_learns(backend):
     assert state[SCALER].tolist() == [cfg.loss_scale, 1, 0] and state[AVERAGED] == [1]
     assert (state['map0.scale'] > 19).all() and state['momentum.logits0.predict.bias'].any()
 
-PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'], vgg16=['ssd300_vgg16'])
+PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'],
+                  mobilenet_v2_openimages=['ssd300_mobilenet_v2_openimages'], vgg16=['ssd300_vgg16'])
 
 def test_shared_weights_are_stored_once():
     table = [Row(f'p{k}', ('image',), (Layer(f'p{k}', 3, 8, norm='batch', weights='p'),)) for k in range(2)]

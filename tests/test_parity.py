@@ -1,7 +1,8 @@
 """The reference model, full size in float32, in torch and in MindSpore: the same numbers. Where the bounds come from
 stands in nbs/7_frameworks/11_parity."""
 import numpy as np, pytest
-pytest.importorskip('torch'); pytest.importorskip('mindspore')
+pytest.importorskip('torch')
+pytest.importorskip('mindspore')
 from ssd_nb.networks.table import initial_state, parameters
 from ssd_nb.backends.contract import random_batch
 from ssd_nb.backends.session import MOMENTUM, make_session

@@ -37,6 +37,12 @@ def test_notebook_is_clean_and_without_errors(path):
 def test_readme_is_in_step_with_index():
     subprocess.run([sys.executable, ROOT/'scripts/make_readme.py', '--check'], check=True)
 
+def test_the_guide_names_files_that_are_there():
+    "Links, and paths of tests; not what a drill is to make."
+    text = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
+    names = re.findall(r'\]\(((?!https?:)[^)#]+)', text) + re.findall(r'\btests/\w+\.py', text)
+    assert len(names) > 15 and not [name for name in names if not (ROOT/name).exists()]
+
 def test_every_requirement_is_pinned():
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')

@@ -58,7 +58,7 @@ def objects_by_image(truth: Truth, # annotations and categories are read
                     ) -> dict[int, Objects]: # for each image id, also of images without objects
     "The objects of the wanted classes in each image."
     label_of = {category: label for label, category in enumerate(truth.category_ids, 1)}
-    annotations = {image['id']: [] for image in truth.ground_truth['images']}
+    annotations: dict[int, list[dict]] = {image['id']: [] for image in truth.ground_truth['images']}
     for a in truth.ground_truth['annotations']:
         if a['category_id'] in label_of: annotations[a['image_id']].append(a)
     return {image: _objects(found, label_of) for image, found in annotations.items()}

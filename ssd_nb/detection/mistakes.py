@@ -5,7 +5,7 @@
 # %% ../../nbs/4_detection/04_mistakes.ipynb #imports
 from __future__ import annotations
 from dataclasses import dataclass
-from typing import Sequence
+from typing import Any, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from .postprocess import Detections
@@ -82,7 +82,7 @@ def show_errors(image: np.ndarray, # uint8 RGB [H, W, 3]
                 objects: Objects, # of this image
                 names: Sequence[str], # class names without the background
                 spell: bool = True, # write the kind of a detection before its class; the colour says it too
-                **kwargs: object, # passed on to `show_image`: ax, title, side
+                **kwargs: Any, # passed on to `show_image`: ax, title, side
                ) -> Figure: # the new picture, or that of `ax`
     "An image with its detections in the colours of their kinds, and its missed objects dashed."
     kinds = error_kinds(found, objects)

@@ -84,7 +84,7 @@ def nms(boxes: np.ndarray, # [n, 4] corners, xyxy or yxyx
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-025
 def leaders(logits: np.ndarray, # [N, C] of one image; column 0 is the background
-            floor: float, # candidates lie above this logit
+            floor: float | np.floating, # candidates lie above this logit
             count: int, # candidates wanted
             per_class: bool, # for each class, or for the image
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # box index [n], label [n]; was something left out [C] or [1]
@@ -138,7 +138,7 @@ def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cf
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    kept = {}
+    kept: dict[int, tuple] = {}
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
         kept |= _keep(boxes, logits, todo, count, cfg, class_agnostic)

@@ -30,7 +30,7 @@ def _ellipse(cx: float, cy: float, rx: float, ry: float) -> np.ndarray:
     return np.stack([cx + rx*np.cos(turn), cy + ry*np.sin(turn)], 1)
 
 # %% ../../nbs/3_learning/01_drawings.ipynb #cell-007
-def _line(points: Sequence, width: float) -> np.ndarray:
+def _line(points: Sequence | np.ndarray, width: float) -> np.ndarray:
     "A polyline of that width."
     points = np.asarray(points, float)
     along = np.gradient(points, axis=0)

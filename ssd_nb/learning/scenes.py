@@ -103,7 +103,7 @@ MIN_VISIBLE = .62
 
 def _arrange(rng: np.random.Generator, land: Land, size: int) -> list[Thing]:
     "Three to eight things that hide little of each other."
-    things = []
+    things: list[Thing] = []
     for label in rng.integers(1, len(CLASSES) + 1, rng.integers(3, 9)):
         for _ in range(12):
             trial = things + [_place(rng, int(label), land, size)]

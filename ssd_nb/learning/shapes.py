@@ -77,7 +77,8 @@ def _write_image(path: Path, scene: Scene, image_id: int) -> dict[str, Any]:
 def _write_split(root: Path, split: str, count: int, seed: int) -> None:
     "One folder of JPEG images and its annotation file."
     (root/split).mkdir(parents=True)
-    images, annotations = [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
     for i in tqdm(range(count), desc=f'drawing {split}', unit='scene', disable=None): # silent unless a person watches
         scene, image_id = scene_of(seed, split, i), _SPLITS[split]*1_000_000 + i
         images.append(_write_image(root/split/f'{i:06d}.jpg', scene, image_id))

@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from .layers import Layer, NetworkConfig, Row
 
 # %% auto #0
-__all__ = ['PAD', 'plain_head', 'separable_head', 'head_rows']
+__all__ = ['PAD', 'plain_head', 'separable_head', 'pointwise_head', 'head_rows']
 
 # %% ../../nbs/2_network/02_heads.ipynb #heads
 PAD = (1, 1, 1, 1) # a 3x3 window at stride 1, whatever the size
@@ -30,10 +30,18 @@ def separable_head(name: str, # of the row
     depthwise = Layer(f'{name}.depthwise', cin, cin, 3, padding=PAD, groups=cin, norm='batch', act='relu6')
     return depthwise, Layer(f'{name}.predict', cin, cout, bias=True)
 
+# %% ../../nbs/2_network/02_heads.ipynb #heads-3
+def pointwise_head(name: str, # of the row
+                   cin: int, # channels of the feature map
+                   cout: int, # numbers to say at each cell
+                  ) -> tuple[Layer, ...]:
+    "One 1x1 convolution."
+    return (Layer(f'{name}.predict', cin, cout, bias=True),)
+
 # %% ../../nbs/2_network/02_heads.ipynb #head-rows
 def head_rows(cfg: NetworkConfig, # classes, and boxes at a cell
               maps: Iterable[Row], # feature maps in their order
-              layers: Callable[[str, int, int], tuple[Layer, ...]], # `plain_head` or `separable_head`
+              layers: Callable[[str, int, int], tuple[Layer, ...]], # `plain_head`, `separable_head` or `pointwise_head`
              ) -> Iterator[Row]:
     "Location heads, then class heads. Raises `ConfigError` if there are boxes for more or fewer feature maps."
     maps, known = list(maps), len(cfg.maps)

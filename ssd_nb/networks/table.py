@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..fields import nearest
 from .layers import NetworkConfig, Parameter, Row, row_parameters, row_sizes, size_after
 from .mobilenet import mobilenet_v2
+from .openimages import mobilenet_v2_openimages
 from .vgg import vgg16
 
 # %% auto #0
@@ -19,7 +20,8 @@ __all__ = ['NETWORKS', 'STARTS', 'rows', 'parameters', 'count', 'multiplications
            'least_batch', 'truncated_normal', 'initial_state']
 
 # %% ../../nbs/2_network/06_table.ipynb #networks
-NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(mobilenet_v2=mobilenet_v2, vgg16=vgg16)
+NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(
+    mobilenet_v2=mobilenet_v2, mobilenet_v2_openimages=mobilenet_v2_openimages, vgg16=vgg16)
 
 @lru_cache(maxsize=16)
 def rows(cfg: NetworkConfig) -> tuple[Row, ...]:

@@ -4,18 +4,18 @@
 
 # %% ../../nbs/8_training/04_start.ipynb #imports
 from __future__ import annotations
-from pathlib import Path
+import sys
 import numpy as np
-from .. import checkpoint
 from ..backends.session import for_inference, SCALER
-from ..config import SSDConfig
+from ..config import PRESETS, SSDConfig
 from ..errors import ConfigError
 from ..learning.schedule import learning_rates
 from ..networks.table import initial_state, least_batch, parameters
 from ..backends.reference import reference_names
+from ..weights import PUBLISHED, find_checkpoint, load
 
 # %% auto #0
-__all__ = ['continues', 'run_rates', 'pretrained_state', 'check_batch']
+__all__ = ['continues', 'run_rates', 'pretrained_state', 'heads_anew', 'check_batch']
 
 # %% ../../nbs/8_training/04_start.ipynb #cell-043
 def continues(cfg: SSDConfig) -> bool:
@@ -36,15 +36,17 @@ def run_rates(cfg: SSDConfig, # schedule
 def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
                     ) -> dict[str, np.ndarray]: # for the run's network
     "The weights of `cfg.pre_trained`; with their momentum if its training goes on."
-    path = Path(cfg.pre_trained)
-    state, old, _ = checkpoint.load(path/'last.safetensors' if path.is_dir() else path)
+    source = find_checkpoint(cfg.pre_trained)
+    state, old, _ = load(source)
+    anew = cfg.filter_weight
+    if str(source) in PUBLISHED: anew = heads_anew(cfg, old) or anew
     if not continues(cfg): state = for_inference(state)
     state.pop(SCALER, None)
-    if cfg.filter_weight:
+    if anew:
         out = _filtered(old, cfg.checkpoint_filter_list)
         state = {k: v for k, v in state.items() if k not in out}
     elif old.class_num != cfg.class_num:
-        raise ConfigError(f'pre_trained: {path} has {old.class_num} classes and this run {cfg.class_num}; '
+        raise ConfigError(f'pre_trained: {source} has {old.class_num} classes and this run {cfg.class_num}; '
                           f'give --filter_weight true to learn the heads anew')
     return {**initial_state(cfg), **state}
 
@@ -53,6 +55,25 @@ def _filtered(old: SSDConfig, parts: tuple[str, ...]) -> set[str]:
     theirs = reference_names(old)
     both = {p.name: f'{p.name} {theirs.get(p.name, "")}' for p in parameters(old)}
     return {name for name, text in both.items() if any(part in text for part in parts)}
+
+# %% ../../nbs/8_training/04_start.ipynb #heads-anew
+def _shapes(cfg: SSDConfig, heads: bool) -> dict[str, tuple[int, ...]]:
+    "Parameters by name, of the heads or of all else."
+    return {p.name: tuple(p.shape) for p in parameters(cfg) if (p.part == 'head') == heads}
+
+def heads_anew(cfg: SSDConfig, # pre_trained is a name; the network to be trained
+               theirs: SSDConfig, # of the published weights
+              ) -> bool:
+    "Whether the heads are learnt anew, with a sentence if so. Raises `ConfigError` for another network."
+    preset = PUBLISHED[cfg.pre_trained].preset
+    wanted = [name for name in PRESETS[preset] if name != 'class_num' and getattr(cfg, name) != getattr(theirs, name)]
+    if wanted or _shapes(cfg, heads=False) != _shapes(theirs, heads=False):
+        which = f'another {", ".join(wanted)}' if wanted else 'layers of other shapes'
+        raise ConfigError(f'pre_trained: {cfg.pre_trained} has {which}; give --preset {preset}')
+    if cfg.classes == theirs.classes and _shapes(cfg, heads=True) == _shapes(theirs, heads=True): return False
+    print(f'pre_trained: the heads of {cfg.pre_trained} are for other classes or boxes; they are learnt anew',
+          file=sys.stderr)
+    return True
 
 # %% ../../nbs/8_training/04_start.ipynb #check-batch
 def check_batch(cfg: SSDConfig, # network, batch_size and device_num
