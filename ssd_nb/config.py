@@ -47,7 +47,8 @@ class DataConfig(Numbers):
     mindrecord_dir: str = number('',
         "folder of MindRecord files; made from the data set when empty, used instead of it when not")
     on_bad_data: str = number('error', "objects and images that cannot be learnt: error stops, skip leaves them out, "
-        "clip also cuts boxes to the image", choices=('error', 'skip', 'clip'))
+        "clip also cuts boxes to the image; a file with sound ends that cannot be decoded is not skipped "
+        "(python -m ssd_nb.data check finds it): replace it", choices=('error', 'skip', 'clip'))
     classes: tuple[str, ...] = number((),
         "class names without the background, in label order; empty takes all that the data set names")
 

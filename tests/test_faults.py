@@ -286,6 +286,36 @@ def test_a_bad_image_is_found_before_training_and_can_be_skipped(tmp_path, spoil
     assert status == 0 and words in out
 
 
+def without_tables(path: Path) -> None:
+    "A JPEG file whose Huffman table is nonsense."
+    data = bytearray(path.read_bytes())
+    table = data.index(b'\xff\xc4')
+    data[table + 5:table + 21] = b'\xff'*16
+    path.write_bytes(data)
+
+
+def without_middle(path: Path) -> None:
+    "A compressed TIFF file with nonsense among its pixels."
+    draw(path, format='TIFF', compression='tiff_lzw')
+    data = bytearray(path.read_bytes())
+    middle = len(data)//2
+    data[middle:middle + 64] = b'\xff'*64
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize('spoil', [without_tables, without_middle])
+def test_damage_between_sound_ends_shows_only_when_it_is_decoded(tmp_path, spoil):
+    cfg = write_coco(tmp_path)
+    spoil(tmp_path/'train'/'a.jpg')
+    for choice in ('error', 'skip'):
+        chosen = replace(cfg, on_bad_data=choice)
+        assert refusal(chosen) == '' # its ends are sound
+        status, out = checked(chosen)
+        assert status == 1 and 'damaged image' in out and 'cannot leave it out' in out
+        loader = Loader(open_both(chosen, evaluated=True)[1], chosen, training=True)
+        with pytest.raises(DataError, match='a.jpg'): list(loader.epoch(0))
+
+
 # Plausibility
 
 @pytest.mark.parametrize('edit, words', [

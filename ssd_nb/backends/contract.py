@@ -11,14 +11,17 @@ from ..networks.layers import Parameter
 from ..networks.table import initial_state, parameters
 from ..config import SSDConfig
 from ..data.loader import Batch
+from ..boxes.default_boxes import default_boxes
 from ..boxes.matching import match_and_encode
+from ..learning.losses import multibox_loss
 from .session import (
     AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
 
 # %% auto #0
-__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'check_momentum',
-           'check_decay', 'check_scale', 'check_transfer', 'check_return', 'check_refusal', 'check_session',
-           'check_skip', 'check_frozen', 'check_average', 'check_half', 'check_options']
+__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'known_answers',
+           'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale', 'check_transfer',
+           'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen', 'check_average',
+           'check_half', 'check_options']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
 SMALL = SSDConfig.preset( # compiled and trained in moments
@@ -81,6 +84,62 @@ def check_predict(make: Maker, cfg: SSDConfig) -> None:
     _close(session.predict(normalised)[1], logits, 1e-4, 'normalised images')
     _close(session.predict(images[1:2])[1], logits[1:2], 1e-4, 'an image alone')
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #known
+def _repeated(biases: list[np.ndarray], width: int, cfg: SSDConfig) -> np.ndarray: # [N, width]
+    "What heads without weights answer: the same in every cell of a map, a row for each shape."
+    cells = [m.size[0]*m.size[1] for m in cfg.maps] if len(biases) == len(cfg.maps) else [1] # one head for all boxes
+    return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, cells)])
+
+def known_answers(state: dict[str, np.ndarray], # of a session
+                  cfg: SSDConfig, # its network
+                  draw: Callable[[int], np.ndarray], # gives so many biases
+                 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]: # state, locs [N, 4], logits [N, classes]
+    "A state whose heads have no weights, so that their biases are the answers to any image; and these answers."
+    known, answers = dict(state), []
+    for part, width in (('locs', 4), ('logits', cfg.class_num)):
+        names = [name for name in state if name.startswith(part) and name.endswith('.bias')]
+        ends = np.cumsum([state[name].size for name in names])
+        biases = np.split(draw(ends[-1]).astype(np.float32), ends[:-1])
+        for name, bias in zip(names, biases):
+            weight = name.removesuffix('bias') + 'weight'
+            known[name], known[weight] = bias, np.zeros_like(state[weight])
+        answers.append(_repeated(biases, width, cfg))
+    return known, answers[0], answers[1]
+
+def check_order(make: Maker, cfg: SSDConfig) -> None:
+    "Every box gets its own answers: map, row, column, shape, then coordinate or class."
+    session, images = make(cfg, training=False), random_batch(cfg, 2).images
+    state, *expected = known_answers(session.get_state(), cfg, np.arange)
+    session.set_state(state)
+    for part, found, known in zip(('locs', 'logits'), session.predict(images), expected):
+        wrong = np.argwhere(found != known)
+        assert not len(wrong), f'{part} of box {wrong[0][1]}: not the biases of its map and shape'
+
+# %% ../../nbs/7_frameworks/02_contract.ipynb #place
+def check_place(make: Maker, cfg: SSDConfig) -> None:
+    "A spot at the top right of the image changes the locs of the boxes there."
+    session, quarter = make(cfg.replace(norm_momentum=0.)), cfg.image_size//4
+    session.train_step(random_batch(cfg, 4), 0.) # the statistics are the batch's now: no layer is too quiet
+    grey = np.full((1, *cfg.image_shape, 3), 128, np.uint8)
+    spotted = grey.copy()
+    spotted[:, :quarter, -quarter:] = 255
+    changes = session.predict(spotted)[0] - session.predict(grey)[0]
+    weights = np.abs(changes).sum((0, 2), dtype=np.float64) # [N]
+    y, x = weights @ default_boxes(cfg)[:, :2]/weights.sum()
+    assert y < .5 < x, f'a spot at the top right is seen around y {y:.2f}, x {x:.2f}: rows before columns'
+
+# %% ../../nbs/7_frameworks/02_contract.ipynb #loss-check
+def check_loss(make: Maker, cfg: SSDConfig) -> None:
+    "The loss of a step is `multibox_loss` of the answers, with the configuration's alpha and gamma."
+    cfg, batch, rng = cfg.replace(alpha=.6, gamma=1.), random_batch(cfg, 4), np.random.default_rng(0)
+    session = make(cfg)
+    state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
+    session.set_state(state)
+    locs, logits = (np.tile(a, (4, 1, 1)) for a in answers)
+    known = multibox_loss(locs, logits, batch.locs, batch.labels, gamma=cfg.gamma, alpha=cfg.alpha)
+    loss = float(session.train_step(batch, 0.))
+    _close(np.array(loss), np.array(known), 1e-4, f'the loss at alpha {cfg.alpha} and gamma {cfg.gamma}')
+
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-018
 def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np.ndarray]]:
     "The states before and after steps on one batch with these rates."
@@ -111,7 +170,7 @@ def check_momentum(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> N
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #decay
 def check_decay(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
-    "Weight decay is added to the gradient, except for gamma and beta."
+    "Weight decay is added to the gradients of weights and biases, not of gamma and beta."
     still, decayed = _steps(make, cfg.replace(weight_decay=.5), [0.])
     plain = _steps(make, cfg.replace(weight_decay=0.), [0.])[1]
     for p in table:
@@ -167,10 +226,11 @@ def check_session(backend: str | Maker, # a backend's name, or what makes sessio
                  ) -> None:
     "The contract as assertions; raises `AssertionError` with what is not fulfilled."
     make = maker(backend)
-    if table is None: check_start(make, cfg)
+    rows = (check_start, check_place) if table is None else ()
     table = table or parameters(cfg)
     for check in (check_state_names, check_momentum, check_decay, check_scale): check(make, cfg, table)
-    for check in (check_predict, check_transfer, check_return, check_refusal): check(make, cfg)
+    for check in (*rows, check_predict, check_order, check_loss): check(make, cfg)
+    for check in (check_transfer, check_return, check_refusal): check(make, cfg)
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-030
 def _overflowing(cfg: SSDConfig) -> Batch:

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/6_data/09_dataset.ipynb #cell-002
 from __future__ import annotations
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 from ..config import SSDConfig
@@ -13,20 +14,45 @@ from .findings import Findings, stop
 from .records import Dataset, make_dataset
 from .txt import read_txt, txt_paths
 from .voc import read_voc, voc_folders, voc_names
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 
 # %% auto #0
-__all__ = ['READERS', 'training_names', 'read_split', 'accept', 'open_dataset', 'annotation_files']
+__all__ = ['COCO', 'VOC', 'TXT', 'FORMATS', 'Format', 'format_of', 'training_names', 'read_split', 'accept', 'open_dataset',
+           'annotation_files']
+
+# %% ../../nbs/6_data/09_dataset.ipynb #cell-089
+def _coco_files(cfg: SSDConfig, training: bool) -> list[Path]:
+    return [coco_file(Path(cfg.coco_root), cfg.train_split if training else cfg.val_split)[0]]
+
+def _voc_files(cfg: SSDConfig, training: bool) -> list[Path]:
+    _, notes, path = voc_folders(cfg, training)
+    return [notes/f'{name}.xml' for name in voc_names(notes, path)]
+
+def _txt_files(cfg: SSDConfig, training: bool) -> list[Path]:
+    return [txt_paths(cfg, training)[0]]
 
 # %% ../../nbs/6_data/09_dataset.ipynb #cell-090
-READERS: dict[str, Callable[[SSDConfig, bool, Findings], Annotations]] = dict(
-    coco=read_coco, shapes=read_coco, voc=read_voc, txt=read_txt, other=read_txt)
+@dataclass(frozen=True)
+class Format:
+    "A way to write down what is on pictures."
+    read: Callable[[SSDConfig, bool, Findings], Annotations] # of the split to learn from, or of the other
+    files: Callable[[SSDConfig, bool], list[Path]] # annotation files of a split; `DataError` where there are none
+    lists_classes: bool = True # false: only the classes of its objects are known
+
+COCO, VOC, TXT = Format(read_coco, _coco_files), Format(read_voc, _voc_files, False), Format(read_txt, _txt_files)
+FORMATS = dict(coco=COCO, shapes=COCO, voc=VOC, txt=TXT, other=TXT)
+
+def format_of(cfg: SSDConfig, # dataset
+             ) -> Format:
+    "How the data set is written down. Raises `ConfigError` for a format that nobody reads."
+    if cfg.dataset in FORMATS: return FORMATS[cfg.dataset]
+    raise ConfigError(f'dataset: nothing reads {cfg.dataset!r}; there are {", ".join(FORMATS)}')
 
 # %% ../../nbs/6_data/09_dataset.ipynb #known-names
 def training_names(cfg: SSDConfig, # which data set
                   ) -> tuple[str, ...]: # in the order of labels; () if the training split cannot be read
     "Every class that the training split names."
-    try: notes = READERS[cfg.dataset](cfg, True, Findings())
+    try: notes = format_of(cfg).read(cfg, True, Findings())
     except DataError: return ()
     names = usable_categories(notes, Findings())
     return tuple(names[i] for i in sorted(names, key=lambda i: (isinstance(i, str), i)))
@@ -39,8 +65,9 @@ def read_split(cfg: SSDConfig, # which data set
               ) -> Dataset: # what can be used; its `findings` say what cannot
     "Read and check a split without stopping at errors in its entries. Raises `DataError` where there is none."
     findings = new_findings(cfg, training)
-    notes = READERS[cfg.dataset](cfg, training, findings)
-    if not training and not known and cfg.dataset == 'voc': known = training_names(cfg)
+    form = format_of(cfg)
+    notes = form.read(cfg, training, findings)
+    if not training and not known and not form.lists_classes: known = training_names(cfg)
     notes = complete(notes, cfg, training, findings, cache)
     return make_dataset(notes, cfg, training, findings, known)
 
@@ -61,12 +88,9 @@ def open_dataset(cfg: SSDConfig, # which data set
     "The one door to the raw data. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
     return accept(read_split(cfg, training, known, cache), cfg)
 
-# %% ../../nbs/6_data/09_dataset.ipynb #cell-089
+# %% ../../nbs/6_data/09_dataset.ipynb #annotation-files
 def annotation_files(cfg: SSDConfig, # which data set
                      training: bool, # which split
                     ) -> list[Path]: # what the split is written down in
     "The annotation files of a split. Raises `DataError` where there are none."
-    if cfg.dataset in ('txt', 'other'): return [txt_paths(cfg, training)[0]]
-    if cfg.dataset != 'voc': return [coco_file(Path(cfg.coco_root), cfg.train_split if training else cfg.val_split)[0]]
-    _, notes, path = voc_folders(cfg, training)
-    return [notes/f'{name}.xml' for name in voc_names(notes, path)]
+    return format_of(cfg).files(cfg, training)

@@ -97,16 +97,18 @@ def _note_size(data: Dataset, cfg: SSDConfig, found: Findings) -> None:
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-014
 ORDER = ('error', 'warning', 'note')
 
-def summary(found: Checkup) -> str:
+def summary(found: Checkup, # of a split
+            cfg: SSDConfig, # match_threshold
+           ) -> str:
     "Counts of a split."
     data, objects = found.data, sum(len(r.labels) for r in found.data.records)
     crowds = sum(int(r.crowd.sum()) for r in data.records)
     difficult = sum(int(r.difficult.sum()) for r in data.records)
     special = [f'{n} of them {what}' for n, what in ((crowds, 'crowds'), (difficult, 'difficult')) if n]
-    lost = (found.overlaps < .5).mean() if objects else 0.
+    lost = (found.overlaps < cfg.match_threshold).mean() if objects else 0.
     return (f'{len(data.records)} images of {len(data.ground_truth["images"])} with {objects} objects'
             f'{" (" + ", ".join(special) + ")" if special else ""} of {len(data.classes)} classes; '
-            f'{lost:.1%} of the objects are reached by no default box at IoU 0.5')
+            f'{lost:.1%} of the objects are reached by no default box at IoU {cfg.match_threshold:g}')
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-015
 def table(findings: Sequence[Finding], # of a split
@@ -207,7 +209,7 @@ def report_split(cfg: SSDConfig, # which data set
         return None
     if title.startswith('training and'): # one reading for both
         found.findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
-    say(f'  {summary(found)}\n{table(found.findings, examples)}')
+    say(f'  {summary(found, cfg)}\n{table(found.findings, examples)}')
     return found
 
 # %% ../../nbs/6_data/15_doctor.ipynb #check

@@ -4,12 +4,13 @@
 
 # %% ../../nbs/6_data/01_findings.ipynb #imports
 from __future__ import annotations
+import re
 from dataclasses import dataclass
 from typing import Sequence
 from ..errors import DataError
 
 # %% auto #0
-__all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings', 'stopping', 'stop', 'shorten']
+__all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings', 'place', 'stopping', 'stop', 'shorten']
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-012
 ERRORS = { # kind: remedy
@@ -24,7 +25,7 @@ ERRORS = { # kind: remedy
     'missing annotation': 'write the annotation or take the name off the list',
     'unreadable annotation': 'mend the file or take it out',
     'unreadable image': 'replace the file or take its entry out',
-    'damaged image': 'replace the file or take its entry out',
+    'damaged image': 'replace the file or take its entry out; --on_bad_data skip cannot leave it out',
     'wrong size': 'write the true size, and check that the boxes belong to this image',
     'duplicate image': 'keep one of the entries',
     'duplicate id': 'give every entry an id of its own',
@@ -93,14 +94,20 @@ class Findings(list):
 # %% ../../nbs/6_data/01_findings.ipynb #stopping
 FATAL = ('class count', 'no class', 'no image', 'too few images', 'misspelt class', 'damaged image') # nothing to skip
 
+def place(finding: Finding, # with a file and a line or an id
+         ) -> list[str | int]: # to sort by
+    "Where a finding is, so that line 9 comes before line 10."
+    pieces = re.split(r'(\d+)', finding.source) # text, number, text, ...
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
+
 def stopping(findings: Sequence[Finding], # of a split
              on_bad_data: str, # error, skip or clip
-            ) -> list[Finding]: # the gravest first
+            ) -> list[Finding]: # the gravest first, then by place
     "The findings that stop a training."
     errors = [f for f in findings if f.severity == 'error']
     fatal = [f for f in errors if f.kind in FATAL]
     if on_bad_data != 'error': return fatal
-    others = [f for f in errors if f.kind not in FATAL]
+    others = sorted((f for f in errors if f.kind not in FATAL), key=place)
     causes = [f for f in fatal if f.kind != 'no image'] + others
     return causes or fatal # if there are causes, that no image is left is only their consequence
 
@@ -117,7 +124,8 @@ def stop(findings: Sequence[Finding], # what the readers noted
     plural = 's' if len(errors) > 1 else ''
     raise DataError(f'{what}: {len(errors)} error{plural} in the data{shown}{more}\n'
                     '`python -m ssd_nb.data check` lists everything; --on_bad_data skip leaves faulty objects and '
-                    'images out, --on_bad_data clip also cuts boxes to the image')
+                    'unreadable images out, --on_bad_data clip also cuts boxes to the image; an image that no '
+                    'decoder gets through shows only in that check and must be replaced')
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-026
 def shorten(names: Sequence[str], # any number

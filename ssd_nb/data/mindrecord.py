@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..files import replacing
 from ..images import image_bytes
 from .annotations import Annotations, complete, new_findings
-from .dataset import READERS, accept, annotation_files, open_dataset
+from .dataset import accept, annotation_files, format_of, open_dataset
 from .findings import Findings, stop
 from .records import Dataset, class_labels, make_dataset
 from .shards import USAGES, ShardImage, Usage, find_images_in, write_shards
@@ -74,7 +74,7 @@ def write_record(cfg: SSDConfig, # data set, mindrecord_dir
                 ) -> None:
     "All files of a record, the manifest last. Raises `DataError` before anything is written if the data are faulty."
     usage, findings = USAGES[training], new_findings(cfg, training)
-    notes = complete(READERS[cfg.dataset](cfg, training, findings), cfg, training, findings)
+    notes = complete(format_of(cfg).read(cfg, training, findings), cfg, training, findings)
     labels = class_labels(notes, cfg, training, findings, known)[1]
     if not notes.truth['images']: findings.add('no image', notes.source, 'no image is left to write')
     stop(findings, cfg.dataset, cfg.on_bad_data)
