@@ -1,17 +1,21 @@
 "Data as outside users bring them: what is plain is understood, what is not is named, and nothing ends in a traceback."
-import contextlib, io, json, random, re
+import contextlib, io, json, os, random, re, shutil
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import BACKEND, NET, command, flags
 from PIL import Image
+from ssd_nb import train
 from ssd_nb.config import SSDConfig
 from ssd_nb.data import doctor, headers
 from ssd_nb.data.dataset import open_dataset, training_names
-
 from ssd_nb.data.loader import Loader
 from ssd_nb.data.mindrecord import open_both
-from ssd_nb.errors import DataError
+from ssd_nb.errors import DataError, UserError
+from ssd_nb.learning.shapes import write_shapes
+from ssd_nb.networks.table import initial_state
 
 W, H = 80, 60
 NAMES = ('cat', 'dog')
@@ -378,6 +382,8 @@ def test_marks_in_voc_lists(tmp_path):
 
 # Any damage at all
 
+COUNT = int(os.environ.get('SSD_NB_MUTATIONS', 200)) # of each kind of data set
+
 VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg',
           '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
 
@@ -416,38 +422,87 @@ def mutate_text(text: str, rng: random.Random) -> str:
     return ''.join(pieces)
 
 
+def mutate_image(path: Path, rng: random.Random) -> None:
+    "Taken away, cut off, renamed, of another size, or with nonsense in its middle."
+    action = rng.random()
+    if action < .2: path.unlink()
+    elif action < .4: path.write_bytes(path.read_bytes()[:rng.randrange(1, 2000)])
+    elif action < .6: path.rename(path.with_name(path.name.upper()))
+    elif action < .8: draw(path, size=(H, W))
+    else:
+        data, start = bytearray(path.read_bytes()), rng.randrange(2, 2000)
+        data[start:start + 16] = rng.randbytes(16)
+        path.write_bytes(data)
+
+
 def mutate_file(path: Path, rng: random.Random) -> None:
     "One random fault in a file of a data set."
     if path.suffix == '.jpg':
-        action = rng.random()
-        if action < .3: path.unlink()
-        elif action < .6: path.write_bytes(path.read_bytes()[:rng.randrange(1, 2000)])
-        elif action < .8: path.rename(path.with_name(path.name.upper()))
-        else: draw(path, size=(H, W))
+        mutate_image(path, rng)
         return
     text = path.read_text(encoding='utf-8')
     changed = mutate_json(text, rng) if path.suffix == '.json' else mutate_text(text, rng)
     path.write_bytes(changed.encode('utf-8', 'surrogatepass'))
 
 
+first_state = lru_cache(initial_state)
+
+class Stub:
+    "A session that learns nothing: all that is left of a training is everything around the network."
+    def __init__(self, cfg: SSDConfig): self.cfg, self.state = cfg, first_state(cfg)
+
+    def train_step(self, batch, lr: float) -> float:
+        loss = np.abs(batch.locs).mean() + batch.images.mean()/255 + (batch.labels > 0).mean()
+        assert np.isfinite(loss) and (batch.num_matched > 0).all()
+        return float(loss)
+
+    def predict(self, images):
+        count = len(images), self.cfg.num_boxes
+        return np.zeros((*count, 4), np.float32), np.zeros((*count, self.cfg.class_num), np.float32)
+
+    def get_state(self): return self.state
+    def set_state(self, state): self.state = state
+
+
+@pytest.fixture
+def stub(monkeypatch): monkeypatch.setattr(train, 'make_session', lambda name, cfg, **options: Stub(cfg))
+
+
+EPOCH = dict(**NET, epoch_size=1, warmup_epochs=0., run_eval=True, eval_start_epoch=1, keep_checkpoint_max=0,
+             save_best_ckpt=False, device='cpu')
+
+def trained(cfg: SSDConfig, folder: Path) -> str:
+    "Why a training of one epoch with its evaluation does not come to its end; '' if it does."
+    with contextlib.redirect_stdout(io.StringIO()):
+        try: run = train.train(replace(cfg, output_dir=str(folder)))
+        except UserError as e: return str(e)
+    assert {'last.safetensors', 'report.json', 'curves.png', 'detections.png'} <= {p.name for p in folder.iterdir()}
+    assert run.steps[-1].epoch == 1 and run.steps[-1].mAP is not None
+    return ''
+
+
 @pytest.mark.parametrize('write', [write_coco, write_voc, write_txt])
-def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, write):
-    cfg = write(tmp_path)
-    good = {p: p.read_bytes() for p in sorted(tmp_path.rglob('*')) if p.is_file()}
+def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, stub, write):
+    "The doctor and a whole training agree on each of them."
+    cfg, runs = replace(write(tmp_path/'data'), **EPOCH), tmp_path/'runs'
+    good = {p: p.read_bytes() for p in sorted((tmp_path/'data').rglob('*')) if p.is_file()}
     notes = [p for p in good if p.suffix != '.jpg']
+    assert trained(cfg, runs/'whole') == ''
     rng, ends = random.Random(write.__name__), []
-    for number in range(200):
+    for number in range(COUNT):
         target = rng.choice(notes if rng.random() < .85 else list(good))
         mutate_file(target, rng)
         wanted = replace(cfg, on_bad_data=rng.choice(('error', 'error', 'skip', 'clip')))
+        wanted = replace(wanted, batch_size=rng.choice((1, 1, 2)))
         status, out = checked(wanted)
-        why = refusal(wanted)
+        why = trained(wanted, runs/str(number))
         content = target.read_bytes()[:3000] if target.exists() else 'gone'
         assert status == bool(why), f'mutation {number} of {target}: {content}\n{out}\n{why}'
         ends.append(status)
-        for path in tmp_path.rglob('*.[jJ][pP][gG]'): path.unlink()
+        shutil.rmtree(runs/str(number), ignore_errors=True)
+        for path in (tmp_path/'data').rglob('*.[jJ][pP][gG]'): path.unlink()
         for path, data in good.items(): path.write_bytes(data)
-    assert 20 < sum(ends) < 190 # both ends are met
+    assert COUNT//10 < sum(ends) < COUNT*95//100 # both ends are met
 
 
 # The collected inputs
