@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 import numpy as np
 import pytest
-from conftest import BACKEND, NET, command, flags
+from conftest import NET, command, flags, perfect
 from PIL import Image
 from ssd_nb import train
 from ssd_nb.config import SSDConfig
@@ -13,6 +13,7 @@ from ssd_nb.data import doctor, headers
 from ssd_nb.data.dataset import open_dataset, training_names
 from ssd_nb.data.loader import Loader
 from ssd_nb.data.mindrecord import open_both
+from ssd_nb.detection.coco_eval import evaluate
 from ssd_nb.errors import DataError, UserError
 from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.networks.table import initial_state
@@ -382,7 +383,7 @@ def test_marks_in_voc_lists(tmp_path):
 
 # Any damage at all
 
-COUNT = int(os.environ.get('SSD_NB_MUTATIONS', 200)) # of each kind of data set
+COUNT = 200 # mutations of each kind of data set
 
 VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg',
           '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
@@ -465,7 +466,10 @@ class Stub:
 
 
 @pytest.fixture
-def stub(monkeypatch): monkeypatch.setattr(train, 'make_session', lambda name, cfg, **options: Stub(cfg))
+def stub(monkeypatch):
+    "Trainings with the stand-in, and without the picture of the losses, which knows nothing of the data."
+    monkeypatch.setattr(train, 'make_session', lambda name, cfg, **options: Stub(cfg))
+    monkeypatch.setattr(train, 'keep_checkpoint', lambda run, epoch: None)
 
 
 EPOCH = dict(**NET, epoch_size=1, warmup_epochs=0., run_eval=True, eval_start_epoch=1, keep_checkpoint_max=0,
@@ -476,7 +480,7 @@ def trained(cfg: SSDConfig, folder: Path) -> str:
     with contextlib.redirect_stdout(io.StringIO()):
         try: run = train.train(replace(cfg, output_dir=str(folder)))
         except UserError as e: return str(e)
-    assert {'last.safetensors', 'report.json', 'curves.png', 'detections.png'} <= {p.name for p in folder.iterdir()}
+    assert {'last.safetensors', 'report.json', 'predictions.json', 'detections.png'} <= {p.name for p in folder.iterdir()}
     assert run.steps[-1].epoch == 1 and run.steps[-1].mAP is not None
     return ''
 
@@ -508,31 +512,97 @@ def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, stub, w
 # The collected inputs
 
 @pytest.fixture
-def faults(sample_data):
-    "`faults(name, **values)`: configuration of one of the collected inputs."
+def collected(sample_data):
+    "`collected(name)`: folder of one of the collected inputs."
     root = sample_data('faults')
-    def find(name: str, **values) -> SSDConfig:
-        folder = root/name
-        if not folder.is_dir(): pytest.skip(f'no input {name} in {root}')
-        voc = not (folder/'annotations').is_dir() and name != 'roboflow'
-        where = dict(dataset='voc', voc_root=folder) if voc else dict(coco_root=folder)
-        return replace(SMALL, **where, **values)
+    def find(name: str) -> Path:
+        if not (root/name).is_dir(): pytest.skip(f'no input {name} in {root}')
+        return root/name
     return find
 
 
-@pytest.mark.parametrize('name, values', [
-    ('area_null', {}), ('iscrowd_string0', {}), ('backslash_names', {}), ('urlencoded', {}), ('dollar_class_names', {}),
-    ('normalised_boxes', {}), ('val_fewer_classes', dict(class_num=4)), ('cjk_names', dict(class_num=4)),
-    ('mac_dot_underscore', dict(class_num=2)),
-    ('doctor_no_class_voc_flags', dict(train_split='trainval', val_split='test')),
-    ('roboflow', dict(val_split='valid', classes=('bolt', 'nut')))])
-def test_collected_inputs_that_are_understood(faults, name, values): both_say(faults(name, **values))
+CLASS_NUM = dict(cjk_names=4, val_fewer_classes=4, mac_dot_underscore=2, one_image_batch_1=2)
+
+def usage(folder: Path, **values) -> list[str]:
+    "Flags that use one of the collected inputs rightly."
+    where = dict(dataset='coco', coco_root=folder)
+    if folder.name in ('mac_dot_underscore', 'doctor_no_class_voc_flags'): where = dict(dataset='voc', voc_root=folder)
+    if folder.name == 'roboflow': where['val_split'] = 'valid'
+    count = CLASS_NUM.get(folder.name, 3)
+    return ['--preset', 'tiny', *flags(dict(class_num=count, batch_size=2, num_workers=0, **where) | values)]
 
 
-@pytest.mark.parametrize('name, words', [
-    ('truncated_not_skipped', ('unreadable image', 'cut off')), ('exif_raw_size', ('wrong size', 'EXIF')),
-    ('wrong_size_mid_training', ('wrong size', 'width and height are exchanged'))])
-def test_collected_inputs_that_are_named(faults, name, words):
-    cfg = faults(name)
-    both_say(cfg, *words)
-    if name != 'wrong_size_mid_training': assert not refusal(replace(cfg, on_bad_data='skip'))
+def said(args: list[str]) -> tuple[int, str]:
+    "Exit status and output of the command `check`."
+    with contextlib.redirect_stdout(io.StringIO()) as out: status = doctor.main(['check', '--picture', '', *args])
+    return status, out.getvalue()
+
+
+def configured(args: list[str], **values) -> SSDConfig:
+    "The configuration of the command `train` with these flags."
+    return replace(train.config_from_args(train.train_parser().parse_args(args)), **values)
+
+
+PARTS = dict(classes="['bolt', 'nut']") # what roboflow's own heading 'parts' must be told apart from
+CUT, TURN = ('unreadable image', 'damaged or cut off', 'p1.jpg'), ('wrong size', 'EXIF', 'p1.jpg')
+SWAP = ('wrong size', 'width and height are exchanged in all 6 images', 'no image is left')
+
+@pytest.mark.parametrize('name, values, status, words', [
+    ('area_null', {}, 0, ('6 images of 6 with 6 objects of 2 classes', 'nothing to report')),
+    ('iscrowd_string0', {}, 0, ('6 images of 6 with 6 objects of 2 classes', 'nothing to report')),
+    ('backslash_names', {}, 0, ('4 images of 4 with 4 objects of 2 classes', 'nothing to report')),
+    ('urlencoded', {}, 0, ('4 images of 4 with 4 objects of 2 classes', 'nothing to report')),
+    ('cjk_names', {}, 0, ('8 images of 8 with 8 objects of 3 classes', 'nothing to report')),
+    ('dollar_class_names', {}, 0, ('8 images of 8 with 8 objects of 2 classes', 'nothing to report')),
+    ('val_fewer_classes', {}, 0, ('unused class', 'no object of 1 of 3 classes: washer')),
+    ('normalised_boxes', {}, 0, ('tiny boxes', 'are they fractions of the image?', 'write boxes in pixels')),
+    ('mac_dot_underscore', {}, 0, ('6 images of 6 with 6 objects of 1 classes', 'nothing to report')),
+    ('doctor_no_class_voc_flags', {}, 0, ('6 images of 6 with 6 objects of 2 classes', 'nothing to report')),
+    ('roboflow', {}, 1, ('class count', '(parts, bolt, nut)', 'give --class_num 4, or --classes "[\'bolt\', \'nut\']"')),
+    ('roboflow', PARTS, 0, ('6 images of 6 with 6 objects of 2 classes', )),
+    ('one_image_batch_1', {}, 1, ('too few images', 'add images')),
+    ('one_image_batch_1', dict(batch_size=1), 1, ('batch norm', 'give --batch_size 2')),
+    ('truncated_not_skipped', {}, 1, CUT), ('truncated_not_skipped', dict(on_bad_data='skip'), 0, CUT),
+    ('exif_raw_size', {}, 1, TURN), ('exif_raw_size', dict(on_bad_data='skip'), 0, TURN),
+    ('wrong_size_mid_training', {}, 1, SWAP), ('wrong_size_mid_training', dict(on_bad_data='skip'), 1, SWAP)])
+def test_collected_inputs(collected, stub, tmp_path, name, values, status, words):
+    "What check says of each, and that a training with the same flags ends so."
+    args = usage(collected(name), **values)
+    found, out = said(args)
+    assert found == status and ('clean' in out) == (not status), out
+    for word in words: assert word in out, out
+    why = trained(configured(args, epoch_size=1, warmup_epochs=0., eval_start_epoch=1), tmp_path/'runs'/'one')
+    assert bool(why) == bool(status), why
+    if values.get('on_bad_data') != 'skip': assert not status or any(word in why for word in words), why
+
+
+@pytest.mark.parametrize('name', ['area_null', 'iscrowd_string0', 'val_fewer_classes', 'dollar_class_names',
+                                  'one_image_batch_1', 'normalised_boxes'])
+def test_collected_inputs_are_learnt(collected, tmp_path, backend, name):
+    small = EPOCH | dict(batch_size=1 if name == 'one_image_batch_1' else 2, backend=backend)
+    cfg = configured(usage(collected(name)), **small)
+    assert checked(cfg)[0] == 0 and trained(cfg, tmp_path/'runs'/'one') == ''
+    assert (tmp_path/'runs'/'one'/'curves.png').exists()
+
+
+def test_collected_lists_with_rotated_ids(collected, tmp_path):
+    "The same scenes with the same names: the same truth."
+    rotated = (collected('val_ids_differ')/'instances_perm.json').read_bytes()
+    cfg = replace(SMALL, coco_root=write_shapes(tmp_path/'shapes', train=16, val=60), class_num=7)
+    named, learnt, plain = open_both(cfg, evaluated=True)
+    (tmp_path/'shapes'/'annotations'/'instances_val.json').write_bytes(rotated)
+    both_say(cfg)
+    judged = open_both(cfg, evaluated=True)[2]
+    assert judged.classes == learnt.classes and sorted(judged.category_ids) == sorted(learnt.category_ids)
+    assert judged.category_ids != learnt.category_ids
+    for again in (judged, open_dataset(named, training=False)): # what training and eval judge by
+        for r, s in zip(again.records, plain.records, strict=True):
+            assert r.image_id == s.image_id and np.array_equal(r.labels, s.labels) and np.array_equal(r.boxes, s.boxes)
+        assert evaluate(perfect(plain), again, cfg.rules).mAP == 1
+
+
+def test_names_that_the_terminal_cannot_show(collected, tmp_path):
+    environment = os.environ | dict(PYTHONUTF8='0', PYTHONIOENCODING='latin-1')
+    args = ['check', '--picture', tmp_path/'data.png', *usage(collected('cjk_names'))]
+    assert 'clean, exit status 0' in command('data', *args, env=environment).stdout
+    assert (tmp_path/'data.png').exists()
