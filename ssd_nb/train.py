@@ -22,9 +22,9 @@ from .fields import Parser
 from .data import mindrecord
 from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
-from .data.loader import Loader
+from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
-from .training.start import check_batch, continues, pretrained_state, run_rates
+from .training.start import continues, pretrained_state, run_rates
 from .training.stop import check_finite, leave_if_asked, Stop, Stopped
 from .training.run import (
     end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, RunError, save_run, start_run, write_steps)

@@ -21,7 +21,7 @@ from ssd_nb.networks.table import initial_state
 W, H = 80, 60
 NAMES = ('cat', 'dog')
 OBJECTS = {'a.jpg': [(10, 10, 50, 40, 1), (30, 20, 79, 59, 2)], 'b c.jpg': [(5, 5, 25, 30, 2)]} # x1, y1, x2, y2, class
-SMALL = SSDConfig.preset('tiny', dataset='coco', class_num=3, batch_size=1, num_workers=0)
+SMALL = SSDConfig.preset('tiny', **NET | dict(dataset='coco', class_num=3, batch_size=1, num_workers=0))
 
 
 def draw(path: Path, size=(W, H), **options) -> None:
@@ -146,7 +146,7 @@ def test_class_names_with_commas(tmp_path):
     for split in ('train', 'val'): change(cfg, lambda lists: lists['categories'][0].update(name='cat, black'), split)
     both_say(cfg)
     args = ['check', '--coco_root', str(tmp_path), '--train_split', 'train', '--val_split', 'val', '--class_num', '3',
-            '--picture', '', '--batch_size', '1', '--classes', "['cat, black', dog]"]
+            '--picture', '', '--batch_size', '2', '--classes', "['cat, black', dog]"]
     with contextlib.redirect_stdout(io.StringIO()) as out: assert doctor.main(args) == 0
     assert 'unused class' not in out.getvalue()
 
@@ -376,7 +376,7 @@ def test_marks_in_voc_lists(tmp_path):
         draw(tmp_path/'JPEGImages'/name)
         (tmp_path/'Annotations'/name).with_suffix('.xml').write_text(voc_xml(objects))
     for split in ('trainval', 'test'): (tmp_path/'ImageSets'/'Main'/f'{split}.txt').write_text('a  1\nb c -1\n')
-    cfg = SSDConfig(dataset='voc', voc_root=tmp_path, class_num=3, batch_size=1)
+    cfg = SSDConfig(dataset='voc', voc_root=tmp_path, class_num=3, batch_size=2)
     assert len(open_dataset(cfg, training=True).records) == 2
     both_say(cfg)
 
@@ -472,7 +472,7 @@ def stub(monkeypatch):
     monkeypatch.setattr(train, 'keep_checkpoint', lambda run, epoch: None)
 
 
-EPOCH = dict(**NET, epoch_size=1, warmup_epochs=0., run_eval=True, eval_start_epoch=1, keep_checkpoint_max=0,
+EPOCH = dict(epoch_size=1, warmup_epochs=0., run_eval=True, eval_start_epoch=1, keep_checkpoint_max=0,
              save_best_ckpt=False, device='cpu')
 
 def trained(cfg: SSDConfig, folder: Path) -> str:
@@ -571,7 +571,7 @@ def test_collected_inputs(collected, stub, tmp_path, name, values, status, words
     found, out = said(args)
     assert found == status and ('clean' in out) == (not status), out
     for word in words: assert word in out, out
-    why = trained(configured(args, epoch_size=1, warmup_epochs=0., eval_start_epoch=1), tmp_path/'runs'/'one')
+    why = trained(configured(args, **EPOCH), tmp_path/'runs'/'one')
     assert bool(why) == bool(status), why
     if values.get('on_bad_data') != 'skip': assert not status or any(word in why for word in words), why
 
@@ -579,7 +579,7 @@ def test_collected_inputs(collected, stub, tmp_path, name, values, status, words
 @pytest.mark.parametrize('name', ['area_null', 'iscrowd_string0', 'val_fewer_classes', 'dollar_class_names',
                                   'one_image_batch_1', 'normalised_boxes'])
 def test_collected_inputs_are_learnt(collected, tmp_path, backend, name):
-    small = EPOCH | dict(batch_size=1 if name == 'one_image_batch_1' else 2, backend=backend)
+    small = NET | EPOCH | dict(batch_size=1 if name == 'one_image_batch_1' else 2, backend=backend)
     cfg = configured(usage(collected(name)), **small)
     assert checked(cfg)[0] == 0 and trained(cfg, tmp_path/'runs'/'one') == ''
     assert (tmp_path/'runs'/'one'/'curves.png').exists()

@@ -19,7 +19,7 @@ from ..config import SSDConfig, config_from_args, make_parser
 from .dataset import read_split, training_names
 from .findings import Finding, Findings, stopping
 from .plausible import doubts
-from .loader import check_size
+from .loader import check_batch, check_size
 from .records import Dataset
 from ..errors import ConfigError, DataError
 from ..images import load_image
@@ -88,9 +88,11 @@ def check_split(cfg: SSDConfig, # which data set
     return Checkup(data, found, best_overlap(all_boxes(data), cfg))
 
 def _note_size(data: Dataset, cfg: SSDConfig, found: Findings) -> None:
-    "Whether the images fill a batch."
-    try: check_size(len(data.records), cfg, cfg.device_num)
-    except DataError as e:
+    "Whether the images fill a batch, and a batch is enough for batch norm."
+    try:
+        check_batch(cfg)
+        check_size(len(data.records), cfg, cfg.device_num)
+    except (ConfigError, DataError) as e:
         message, _, remedy = str(e).partition('; ')
         found.add('too few images', cfg.dataset, message, remedy)
 

@@ -12,13 +12,13 @@ from ..boxes.matching import match_and_encode
 from ..config import SSDConfig
 from .records import Dataset, Record, objects_of
 from .workers import Workers
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..learning.augment import augment, load_square
 from ..networks.table import least_batch
 
 # %% auto #0
 __all__ = ['train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches', 'prepare',
-           'check_size', 'Plan', 'Loader']
+           'check_batch', 'check_size', 'Plan', 'Loader']
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-008
 def train_sample(record: Record, # one image of a data set
@@ -102,6 +102,15 @@ def prepare(records: Sequence[Record], # the images of a batch
            ) -> Batch | EvalBatch:
     "One task of a worker."
     return eval_batch(records, cfg) if epoch is None else train_batch(records, indices, epoch, cfg)
+
+# %% ../../nbs/6_data/11_loader.ipynb #check-batch
+def check_batch(cfg: SSDConfig, # network, batch_size and device_num
+               ) -> None:
+    "Raise `ConfigError` if batch norm would see a single value of a channel: a map of one cell, a batch of one image."
+    images = cfg.batch_size*(cfg.device_num if cfg.sync_norm else 1)
+    if images < least_batch(cfg):
+        raise ConfigError(f'batch_size: {cfg.batch_size} image and a feature map of one cell give batch norm one value '
+                          f'of each channel, from which nothing can be learnt; give --batch_size 2 or more')
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-035
 def check_size(images: int, # that can be learnt from
