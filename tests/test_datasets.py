@@ -411,7 +411,7 @@ def test_stable_ids(names):
 
 def test_doctor(coco, capsys, tmp_path):
     root = Path(coco.coco_root)
-    args = ['check', '--coco_root', str(root), '--class_num', '3', '--batch_size', '1',
+    args = ['check', '--coco_root', str(root), '--class_num', '3', '--batch_size', '2',
             '--train_split', 'train', '--val_split', 'train',
             '--picture', str(tmp_path/'p.png')]
     assert main(args) == 0 and (tmp_path/'p.png').exists()
