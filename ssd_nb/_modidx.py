@@ -684,6 +684,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'ssd_nb/data/headers.py'),
                                      'ssd_nb.data.headers.HeaderCache.recall': ( '6_data/headers.html#headercache.recall',
                                                                                  'ssd_nb/data/headers.py'),
+                                     'ssd_nb.data.headers.HeaderCache.save': ( '6_data/headers.html#headercache.save',
+                                                                               'ssd_nb/data/headers.py'),
                                      'ssd_nb.data.headers._decoded': ('6_data/headers.html#_decoded', 'ssd_nb/data/headers.py'),
                                      'ssd_nb.data.headers._opened': ('6_data/headers.html#_opened', 'ssd_nb/data/headers.py'),
                                      'ssd_nb.data.headers._tiff_end': ('6_data/headers.html#_tiff_end', 'ssd_nb/data/headers.py'),

@@ -29,6 +29,7 @@ from .training.stop import check_finite, leave_if_asked, Stop, Stopped
 from .training.run import (
     end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, RunError, save_run, start_run, write_steps)
 from .training.metrics import event_format, EventFile, Step
+from .data.headers import HeaderCache
 
 # %% auto #0
 __all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'evaluation_due', 'judge_epoch', 'finish_epoch', 'open_splits',
@@ -134,11 +135,11 @@ def finish_epoch(session: Session, # in training
 # %% ../nbs/8_training/06_train.ipynb #cell-061
 def open_splits(cfg: SSDConfig, # which data set
                 group: Group = Alone(), # rank 0 draws the scenes
+                cache: HeaderCache | None = None, # of image headers
                ) -> tuple[SSDConfig, Dataset, Dataset | None]: # with the class names, to learn from, to evaluate on
     "The data sets of a run, both by the classes of the first; the toy scenes are drawn if they are not there yet."
     if cfg.dataset == 'shapes' and group.rank == 0: ensure(cfg.coco_root)
     group.largest(0) # wait for rank 0
-    cache = Path(cfg.output_dir or 'runs/new').parent/'.headers.json' # beside the run, for the next start
     cfg, learn, judge = mindrecord.open_both(cfg, cfg.run_eval, cache)
     return cfg.replace(device_num=group.world), learn, judge
 
@@ -221,11 +222,13 @@ def train(cfg: SSDConfig, # all numbers
             group = join(cfg.backend, cfg.device)
             if cfg.device_num not in (1, group.world):
                 raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
-            cfg, learn, judge = open_splits(cfg, group)
+            headers = HeaderCache(Path(cfg.output_dir or 'runs/new').parent/'.headers.json') # beside the run
+            cfg, learn, judge = open_splits(cfg, group, headers)
             check_batch(cfg)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
             run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
             run.category_ids = learn.category_ids
+            if run.writes: headers.save() # only now that there is a run, so that a mistake leaves nothing behind
         stack.enter_context(last_words(run))
         _greet(run, place, len(learn.records))
         train_epochs(session, loader, judge, run, place, stop)

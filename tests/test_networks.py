@@ -15,7 +15,7 @@ from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_st
 @pytest.mark.parametrize('wrong, field', [
     (dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
     (dict(map_sizes=(20, 10, 5, 3, 2, 1), steps=()), 'map_sizes'),
-    (dict(network='mobilenet_v3'), 'network.*mobilenet_v2'),
+    (dict(network='mobilenet_w2'), 'network.*mobilenet_v2'),
     (dict(aspect_ratios=((2,),)*5, steps=()), 'aspect_ratios.*5.*6')])
 def test_boxes_that_do_not_fit_the_network_are_refused(wrong, field):
     with pytest.raises(ConfigError, match=field): SSDConfig(**wrong)

@@ -13,7 +13,7 @@ from ..names import find_file, near_file
 from .entries import (
     category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_text, shown)
 from .findings import Findings
-from .headers import Header, read_header, read_headers, size_problem
+from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
 __all__ = ['PLACE', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox', 'usable_objects',
@@ -84,7 +84,7 @@ def _named_image(im: dict, where: str, notes: Annotations, hint: bool, findings:
     return {'id': number, 'file_name': name, 'height': height, 'width': width, PLACE: where}
 
 # %% ../../nbs/6_data/04_annotations.ipynb #measured
-def _headers(notes: Annotations, images: list[dict], cache: str | Path | None) -> list[Header]:
+def _headers(notes: Annotations, images: list[dict], cache: Any) -> list[Header]:
     "The header of each image; images that are no files are trusted if their size is written down."
     paths = [notes.image(im) for im in images]
     files = read_headers((p for p in paths if isinstance(p, Path)), cache)
@@ -107,7 +107,7 @@ def _once(images: list[dict], findings: Findings) -> list[dict]:
 
 # %% ../../nbs/6_data/04_annotations.ipynb #check-images
 def usable_images(notes: Annotations, # as they are written down
-                 cache: str | Path | None, # file that remembers the headers of images
+                 cache: HeaderCache | str | Path | None, # remembers the headers of images
                  findings: Findings, # grows
                 ) -> dict: # completed entry by id
     "The images that can be used."
@@ -267,7 +267,7 @@ def complete(notes: Annotations, # a split as it is written down
              cfg: SSDConfig, # on_bad_data
              training: bool, # clip boxes where that is asked for
              findings: Findings, # grows
-             cache: str | Path | None = None, # file that remembers the headers of images
+             cache: HeaderCache | str | Path | None = None, # remembers the headers of images
             ) -> Annotations: # with what can be used, typed and complete
     "Check every entry of a split. Never raises."
     names = usable_categories(notes, findings)

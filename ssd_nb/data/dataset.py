@@ -15,6 +15,7 @@ from .records import Dataset, make_dataset
 from .txt import read_txt, txt_paths
 from .voc import read_voc, voc_folders, voc_names
 from ..errors import ConfigError, DataError
+from .headers import HeaderCache
 
 # %% auto #0
 __all__ = ['COCO', 'VOC', 'TXT', 'FORMATS', 'Format', 'format_of', 'training_names', 'read_split', 'accept', 'open_dataset',
@@ -61,7 +62,7 @@ def training_names(cfg: SSDConfig, # which data set
 def read_split(cfg: SSDConfig, # which data set
                training: bool, # the split to learn from, or the one to evaluate on
                known: Sequence[str] = (), # class names of the training split, for an evaluation split
-               cache: str | Path | None = None, # file that remembers the headers of images
+               cache: HeaderCache | str | Path | None = None, # remembers the headers of images
               ) -> Dataset: # what can be used; its `findings` say what cannot
     "Read and check a split without stopping at errors in its entries. Raises `DataError` where there is none."
     findings = new_findings(cfg, training)
@@ -83,7 +84,7 @@ def accept(data: Dataset, # from `read_split`
 def open_dataset(cfg: SSDConfig, # which data set
                  training: bool, # the split to learn from, or the one to evaluate on
                  known: Sequence[str] = (), # class names of the training split, for an evaluation split
-                 cache: str | Path | None = None, # file that remembers the headers of images
+                 cache: HeaderCache | str | Path | None = None, # remembers the headers of images
                 ) -> Dataset:
     "The one door to the raw data. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
     return accept(read_split(cfg, training, known, cache), cfg)

@@ -109,9 +109,12 @@ class HeaderCache:
         return Header(*row[2:]) if row and row[:2] == stamp(path) else None
 
     def keep(self, new: dict[Path, Header]) -> None:
-        "Add headers to the file."
+        "Remember more headers."
         for path, header in new.items(): self.known[str(path)] = [*stamp(path), *astuple(header)]
-        if not self.path or not new: return
+
+    def save(self) -> None:
+        "Write the file."
+        if not self.path or not self.known: return
         text = json.dumps(dict(format=1, headers=self.known))
         with suppress(OSError), replacing(self.path) as f: f.write_text(text, encoding='utf-8') # it only saves time
 
@@ -123,14 +126,15 @@ def stamp(path: Path) -> list[int]: # bytes, nanoseconds
 
 # %% ../../nbs/6_data/03_headers.ipynb #h-6
 def read_headers(paths: Iterable[Path], # image files
-                 cache: str | Path | None = None, # JSON file that remembers them
+                 cache: HeaderCache | str | Path | None = None, # remembers them; a JSON file is written at once
                 ) -> dict[Path, Header]:
     "The header of each file; only what is new or has changed is opened."
-    known = HeaderCache(cache)
+    known = cache if isinstance(cache, HeaderCache) else HeaderCache(cache)
     found = {path: known.recall(path) for path in paths}
     new = [path for path, header in found.items() if header is None]
     with ThreadPoolExecutor(min(32, 2*(os.cpu_count() or 1))) as pool:
         read = tqdm(pool.map(read_header, new), 'image headers', len(new), unit='image', leave=False, disable=None)
         found.update(zip(new, read))
     known.keep({path: found[path] for path in new})
+    if new and known is not cache: known.save()
     return found

@@ -23,6 +23,7 @@ from .dataset import accept, annotation_files, format_of, open_dataset
 from .findings import Findings, stop
 from .records import Dataset, class_labels, make_dataset
 from .shards import USAGES, ShardImage, Usage, find_images_in, write_shards
+from .headers import HeaderCache
 
 # %% auto #0
 __all__ = ['REMAKE', 'fingerprint', 'write_record', 'locked', 'read_manifest', 'read_record', 'prepare_record', 'open_data',
@@ -230,7 +231,7 @@ def prepare_record(cfg: SSDConfig, # data set, mindrecord_dir
 def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is set
               training: bool, # the split to learn from, or the one to evaluate on
               known: Sequence[str] = (), # class names of the training split, for an evaluation split
-              cache: str | Path | None = None, # file that remembers the headers of images
+              cache: HeaderCache | str | Path | None = None, # remembers the headers of images
              ) -> Dataset:
     "The door to the data for everything that trains or evaluates. Raises `DataError`."
     if not cfg.mindrecord_dir: return open_dataset(cfg, training, known, cache)
@@ -240,7 +241,7 @@ def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is s
 # %% ../../nbs/6_data/13_mindrecord.ipynb #both
 def open_both(cfg: SSDConfig, # which data set
               evaluated: bool, # whether there is an evaluation
-              cache: str | Path | None = None, # file that remembers the headers of images
+              cache: HeaderCache | str | Path | None = None, # remembers the headers of images
              ) -> tuple[SSDConfig, Dataset, Dataset | None]: # the configuration with class names, and the two splits
     "Both splits of a training, with one list of classes. Raises `DataError`."
     learnt = open_data(cfg, True, cache=cache)
