@@ -480,7 +480,7 @@ def trained(cfg: SSDConfig, folder: Path) -> str:
     with contextlib.redirect_stdout(io.StringIO()):
         try: run = train.train(replace(cfg, output_dir=str(folder)))
         except UserError as e: return str(e)
-    assert {'last.safetensors', 'report.json', 'predictions.json', 'detections.png'} <= {p.name for p in folder.iterdir()}
+    for name in ('last.safetensors', 'report.json', 'predictions.json', 'detections.png'): assert (folder/name).exists()
     assert run.steps[-1].epoch == 1 and run.steps[-1].mAP is not None
     return ''
 
@@ -558,7 +558,7 @@ SWAP = ('wrong size', 'width and height are exchanged in all 6 images', 'no imag
     ('normalised_boxes', {}, 0, ('tiny boxes', 'are they fractions of the image?', 'write boxes in pixels')),
     ('mac_dot_underscore', {}, 0, ('6 images of 6 with 6 objects of 1 classes', 'nothing to report')),
     ('doctor_no_class_voc_flags', {}, 0, ('6 images of 6 with 6 objects of 2 classes', 'nothing to report')),
-    ('roboflow', {}, 1, ('class count', '(parts, bolt, nut)', 'give --class_num 4, or --classes "[\'bolt\', \'nut\']"')),
+    ('roboflow', {}, 1, ('class count', '(parts, bolt, nut)', '--classes "[\'bolt\', \'nut\']"')),
     ('roboflow', PARTS, 0, ('6 images of 6 with 6 objects of 2 classes', )),
     ('one_image_batch_1', {}, 1, ('too few images', 'add images')),
     ('one_image_batch_1', dict(batch_size=1), 1, ('batch norm', 'give --batch_size 2')),
