@@ -935,6 +935,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ssd_nb.errors.Tolerant.flush': ('0_tools/errors.html#tolerant.flush', 'ssd_nb/errors.py'),
                                'ssd_nb.errors.Tolerant.write': ('0_tools/errors.html#tolerant.write', 'ssd_nb/errors.py'),
                                'ssd_nb.errors.UserError': ('0_tools/errors.html#usererror', 'ssd_nb/errors.py'),
+                               'ssd_nb.errors.heard_again': ('0_tools/errors.html#heard_again', 'ssd_nb/errors.py'),
                                'ssd_nb.errors.leave': ('0_tools/errors.html#leave', 'ssd_nb/errors.py'),
                                'ssd_nb.errors.optional': ('0_tools/errors.html#optional', 'ssd_nb/errors.py'),
                                'ssd_nb.errors.patient_threads': ('0_tools/errors.html#patient_threads', 'ssd_nb/errors.py'),

@@ -4,17 +4,19 @@
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-002
 from __future__ import annotations
+import _thread
 import importlib
 import os
 import sys
+import threading
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
 from types import ModuleType
 from typing import Any, Callable, Iterator, TextIO
 
 # %% auto #0
-__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'leave', 'plain_errors', 'MissingPackage',
-           'patient_threads', 'optional']
+__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'leave', 'plain_errors',
+           'MissingPackage', 'patient_threads', 'optional']
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-003
 class UserError(Exception):
@@ -54,6 +56,20 @@ class Tolerant:
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
 
+# %% ../nbs/0_tools/01_errors.ipynb #heard-again
+@contextmanager
+def heard_again() -> Iterator[None]:
+    "A Ctrl-C that Python swallows, as it does in the callback of a weak reference, is raised once more."
+    before = sys.unraisablehook
+
+    def again(what: Any) -> None:
+        if what.exc_type is not KeyboardInterrupt: return before(what)
+        threading.Timer(.05, _thread.interrupt_main).start() # a moment later, when the callback is over
+
+    sys.unraisablehook = again
+    try: yield
+    finally: sys.unraisablehook = before
+
 # %% ../nbs/0_tools/01_errors.ipynb #cell-005
 def leave(sentence: str, # for standard error
           status: int, # of the process
@@ -66,7 +82,7 @@ def leave(sentence: str, # for standard error
 @contextmanager
 def plain_errors() -> Iterator[None]:
     "Turn what a user can mend into a sentence on standard error and exit status 2, Ctrl-C into status 130."
-    with redirect_stdout(Tolerant(sys.stdout)), redirect_stderr(Tolerant(sys.stderr)):
+    with redirect_stdout(Tolerant(sys.stdout)), redirect_stderr(Tolerant(sys.stderr)), heard_again():
         try: yield
         except UserError as e: leave(f'error: {e}', 2, e)
         except KeyboardInterrupt as e: leave('interrupted; no file is left half written', 130, e)

@@ -1,5 +1,5 @@
 "One command for all, and what the world does to a command: closed pipes, Ctrl-C, folders, odd names, narrow terminals."
-import importlib, json, os, signal, subprocess, sys, time
+import importlib, json, os, signal, subprocess, sys, time, weakref
 from configparser import ConfigParser
 from pathlib import Path
 import pytest
@@ -7,6 +7,7 @@ from conftest import BACKEND
 from ssd_nb import cli
 from ssd_nb.checkpoint import load, save
 from ssd_nb.config import SSDConfig
+from ssd_nb.errors import heard_again
 from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.networks.table import initial_state
 
@@ -93,6 +94,16 @@ def test_ctrl_c_is_one_sentence(scenes, checkpoint, tmp_path):
     err = ctrl_c(process)
     assert process.returncode == 130, err
     assert err.strip().splitlines()[-1].startswith('interrupted') and not (tmp_path/'out'/'predictions.json').exists()
+
+def test_a_swallowed_ctrl_c_comes_again():
+    class Thing: pass
+    def interrupted(_): raise KeyboardInterrupt
+    thing = Thing()
+    watched = weakref.ref(thing, interrupted)
+    with pytest.raises(KeyboardInterrupt), heard_again():
+        del thing # the callback raises, and Python only reports it
+        assert watched() is None
+        time.sleep(5)
 
 def test_ctrl_c_in_the_midst_of_evaluation(checkpoint, tmp_path, monkeypatch, capsys):
     def interrupted(*args, **kwargs): raise KeyboardInterrupt

@@ -151,7 +151,7 @@ def test_two_processes_join_their_running_statistics(backend, tmp_path):
     assert max(np.array(found['joined'])/found['averaged']) > 1.5 # what averages of variances would miss
 
 TWINS = '''
-import json, numpy as np
+import json, os, numpy as np
 from ssd_nb.backends.contract import SMALL, random_batch
 from ssd_nb.backends.session import join, make_session
 from ssd_nb.data.loader import Batch
@@ -179,4 +179,5 @@ if group.rank == 0:
     found = dict(two=two.tolist(), joined=joined.tolist(), averaged=averaged.tolist())
     with open('{out}', 'w', encoding='utf-8') as f: json.dump(found, f)
 group.largest(0.)
+os._exit(0) # all is written; threads of the group's messages may still be at work, and an orderly end would meet them
 '''
