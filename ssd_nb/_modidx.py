@@ -421,6 +421,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                   'ssd_nb/backends/torch_devices.py'),
                                                'ssd_nb.backends.torch_devices.TorchGroup.largest': ( '7_frameworks/torch_devices.html#torchgroup.largest',
                                                                                                      'ssd_nb/backends/torch_devices.py'),
+                                               'ssd_nb.backends.torch_devices.leave_group': ( '7_frameworks/torch_devices.html#leave_group',
+                                                                                              'ssd_nb/backends/torch_devices.py'),
                                                'ssd_nb.backends.torch_devices.mean_over_devices': ( '7_frameworks/torch_devices.html#mean_over_devices',
                                                                                                     'ssd_nb/backends/torch_devices.py'),
                                                'ssd_nb.backends.torch_devices.reduced': ( '7_frameworks/torch_devices.html#reduced',

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/7_frameworks/03_torch_devices.ipynb #cell-002
 from __future__ import annotations
+import atexit
 import os
 import sys
 import torch
@@ -13,7 +14,7 @@ from .session import DeviceLost
 from ..errors import ConfigError
 
 # %% auto #0
-__all__ = ['torch_device', 'reduced', 'TorchGroup', 'mean_over_devices', 'Summed', 'SharedNorm', 'spread_of_means']
+__all__ = ['torch_device', 'reduced', 'leave_group', 'TorchGroup', 'mean_over_devices', 'Summed', 'SharedNorm', 'spread_of_means']
 
 # %% ../../nbs/7_frameworks/03_torch_devices.ipynb #cell-018
 def torch_device(name: str, # auto, cpu, cuda, cuda:1 ...
@@ -38,12 +39,18 @@ def reduced(tensor: Tensor, # the same shape in every process; changed in place
     except RuntimeError as e: raise DeviceLost from e
     return tensor
 
+# %% ../../nbs/7_frameworks/03_torch_devices.ipynb #leave-group
+def leave_group() -> None:
+    "End this process's part in its group, if it is still in one."
+    if dist.is_initialized(): dist.destroy_process_group()
+
 # %% ../../nbs/7_frameworks/03_torch_devices.ipynb #cell-021-2
 class TorchGroup:
     "The processes that torchrun started; a `Group` of the session's contract."
     def __init__(self, device: torch.device):
         if device.type == 'cuda': torch.cuda.set_device(device)
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
+        atexit.register(leave_group) # else a message thread may abort the process as it ends
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
 
     @staticmethod
