@@ -5,12 +5,12 @@
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-002
 from __future__ import annotations
 from dataclasses import replace
-from typing import Iterator
+from typing import Callable, Iterator
 from .heads import head_rows, separable_head
 from .layers import Layer, NetworkConfig, Row, same_conv
 
 # %% auto #0
-__all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'extras', 'mobilenet_v2']
+__all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'separable_extra', 'extras', 'mobilenet_v2']
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011
 def bottleneck(name: str, # of the row
@@ -78,15 +78,20 @@ def backbone(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # eac
     yield pointwise('last', row, cfg.last_channels, 1), size
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-017
+def separable_extra(name: str, size: tuple[int, int], channels: tuple[int, int, int]) -> tuple[Layer, ...]:
+    "Narrow, depthwise of stride 2, widen; see `bottleneck`."
+    narrow, depthwise, widen = bottleneck(name, size, channels, 2)
+    return narrow, depthwise, replace(widen, act='relu6')
+
 def extras(cfg: NetworkConfig, # channels and ratios
            row: Row, # the second feature map
            size: tuple[int, int], # height and width of its output
+           layers: Callable[..., tuple[Layer, ...]] = separable_extra, # of a map: its name, size and channels
           ) -> Iterator[Row]:
     "The further feature maps, each half the size of the one before."
     for k, (cout, ratio) in enumerate(zip(cfg.extra_channels, cfg.extra_ratios), start=1):
-        expand, depthwise, project = bottleneck(f'extra{k}', size, (row.cout, round(row.cout*ratio), cout), 2)
-        layers = expand, depthwise, replace(project, act='relu6')
-        row = Row(f'extra{k}', (row.name,), layers, 'neck', feature_map=k + 1)
+        channels = row.cout, round(row.cout*ratio), cout
+        row = Row(f'extra{k}', (row.name,), layers(f'extra{k}', size, channels), 'neck', feature_map=k + 1)
         size = tuple(-(-n//2) for n in size)
         yield row
 

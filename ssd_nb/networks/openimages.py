@@ -6,11 +6,11 @@
 from __future__ import annotations
 from typing import Iterator
 from .heads import head_rows, pointwise_head
-from .layers import NetworkConfig, Row, same_conv
-from .mobilenet import blocks, bottleneck, pointwise
+from .layers import Layer, NetworkConfig, Row, same_conv
+from .mobilenet import blocks, bottleneck, extras, pointwise
 
 # %% auto #0
-__all__ = ['early_rows', 'late_rows', 'dense_extras', 'mobilenet_v2_openimages']
+__all__ = ['early_rows', 'late_rows', 'dense_extra', 'mobilenet_v2_openimages']
 
 # %% ../../nbs/2_network/05_openimages.ipynb #trunk
 def early_rows(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # each row, and the size of its output
@@ -40,18 +40,15 @@ def late_rows(cfg: NetworkConfig, # channels
     yield pointwise('last', row, cfg.last_channels, 1), size
 
 # %% ../../nbs/2_network/05_openimages.ipynb #extras
-def dense_extras(cfg: NetworkConfig, # channels and ratios
-                 row: Row, # the second feature map
-                 size: tuple[int, int], # height and width of its output
-                ) -> Iterator[Row]:
-    "The further feature maps, each half the size of the one before."
-    for k, (cout, ratio) in enumerate(zip(cfg.extra_channels, cfg.extra_ratios), start=1):
-        hidden = round(row.cout*ratio)
-        reduce = same_conv(f'extra{k}.reduce', row.cout, hidden, size, norm='batch', act='relu6')
-        widen = same_conv(f'extra{k}.widen', hidden, cout, size, 3, 2, norm='batch', act='relu6')
-        row = Row(f'extra{k}', (row.name,), (reduce, widen), 'neck', feature_map=k + 1)
-        size = tuple(-(-n//2) for n in size)
-        yield row
+def dense_extra(name: str, # of the row
+                size: tuple[int, int], # height and width of what enters
+                channels: tuple[int, int, int], # that enter, stand between, and leave
+               ) -> tuple[Layer, ...]:
+    "A 1x1 convolution that narrows, a dense 3x3 convolution of stride 2."
+    cin, hidden, cout = channels
+    reduce = same_conv(f'{name}.reduce', cin, hidden, size, norm='batch', act='relu6')
+    widen = same_conv(f'{name}.widen', hidden, cout, size, 3, 2, norm='batch', act='relu6')
+    return reduce, widen
 
 # %% ../../nbs/2_network/05_openimages.ipynb #whole
 def mobilenet_v2_openimages(cfg: NetworkConfig) -> Iterator[Row]:
@@ -59,6 +56,6 @@ def mobilenet_v2_openimages(cfg: NetworkConfig) -> Iterator[Row]:
     early = list(early_rows(cfg))
     late = list(late_rows(cfg, *early[-1], number=len(early)))
     trunk = [row for row, _ in early + late]
-    trunk += dense_extras(cfg, *late[-1])
+    trunk += extras(cfg, *late[-1], dense_extra)
     yield from trunk
     yield from head_rows(cfg, [r for r in trunk if r.feature_map is not None], pointwise_head)
