@@ -4,9 +4,12 @@
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-002
 from __future__ import annotations
+import importlib
+import inspect
 import io
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -19,7 +22,7 @@ from .letters import literal
 
 # %% auto #0
 __all__ = ['LINE_COLOURS', 'Picture', 'panels', 'draw_boxes', 'show_image', 'show_grid', 'running_mean', 'plot_lines',
-           'save_figure']
+           'with_sliders', 'save_figure']
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-004
 class Picture(Figure):
@@ -208,6 +211,19 @@ def plot_lines(series: dict[str, tuple[Sequence[float], Sequence[float]]], # nam
     ax.set_title(title or '', fontsize=10)
     if len(series) > 1: ax.legend(frameon=False, fontsize=8)
     return ax.figure
+
+# %% ../nbs/0_tools/04_pictures.ipynb #sliders
+def with_sliders(draw: Callable[..., Figure], # makes the picture from numbers, each with a default
+                 **ranges: tuple[float, float, float], # of each number: lowest, highest, step
+                ) -> Any: # the sliders and the picture; the picture alone where ipywidgets is not installed
+    "A picture that follows a slider for each of its numbers."
+    if find_spec('ipywidgets') is None: return draw()
+    widgets = importlib.import_module('ipywidgets')
+    defaults = {name: number.default for name, number in inspect.signature(draw).parameters.items()}
+    sliders = {}
+    for name, (low, high, step) in ranges.items():
+        sliders[name] = widgets.FloatSlider(defaults[name], min=low, max=high, step=step, description=name)
+    return widgets.interactive(draw, {'auto_display': True}, **sliders)
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-043
 def save_figure(fig: Figure, # any matplotlib figure

@@ -1,0 +1,107 @@
+"""The course: what the concept path promises a reader.
+
+The path is what stands in the index. Everything else of parts 1 to 4 is a side road, which keeps the same rules but
+for the length of the text."""
+import ast, re
+from functools import lru_cache
+from pathlib import Path
+import pytest
+from test_glossary import entries, names
+from test_structure import cells, code_cells, exported_cells, local, parsed
+
+NBS = Path(__file__).resolve().parent.parent/'nbs'
+WORDS = 14_000 # of the concept path, without what is folded
+FOREIGN = r'YAML|argv|EXIF|XML|MindRecord|tokeni[sz]e' # plumbing, which the concept path does without
+FOLDED = re.compile(r'<details>.*?</details>', re.DOTALL)
+QUESTION = re.compile(r'^\*\*(\d)\. .+?\*\*', re.MULTILINE)
+EXERCISE = re.compile(r'^(?:\*\*Exercises\.\*\* )?\*\*(\d)\.\*\* |\((\d)\) ', re.MULTILINE)
+READ_ELSEWHERE = { # exported names that only a later notebook can show at work, and which
+}
+
+def concept_path() -> list[Path]:
+    "The notebooks of the path in the order of reading, from the index."
+    text = next(source for _, kind, source in cells(NBS/'index.ipynb') if 'The concept path, in order' in source)
+    part = text.split('The concept path, in order', 1)[1].split('\n\n', 2)[1]
+    return [NBS/link for link in re.findall(r'\]\(([\w/]+\.ipynb)\)', part)]
+
+def course() -> list[Path]:
+    "All notebooks of the tour and of parts 1 to 4, in the order of the book."
+    return [NBS/'00_tour.ipynb', *sorted(NBS.glob('[1-4]_*/*.ipynb'))]
+
+def texts(path: Path) -> list[str]:
+    "The text cells of a notebook."
+    return [source for _, kind, source in cells(path) if kind == 'markdown']
+
+def words(text: str) -> int:
+    "Words that a person reads: a link counts by its text, a formula or a piece of code as one."
+    text = re.sub(r'\]\([^)]*\)', ']', FOLDED.sub('', text))
+    text = re.sub(r'\$\$?[^$]*\$\$?|`[^`]*`', ' x ', text)
+    return sum(bool(re.search('[A-Za-z]', word)) for word in text.split())
+
+def agree(complaints: list[str]) -> None:
+    "Nothing to complain of, or everything at once."
+    assert not complaints, '\n' + '\n'.join(complaints)
+
+def test_the_concept_path_is_an_afternoon():
+    counts = {local(p): sum(map(words, texts(p))) for p in concept_path()}
+    total = sum(counts.values())
+    assert total <= WORDS, f'{total} words, more than {WORDS}: {counts}'
+
+def test_the_concept_path_goes_through_parts_1_to_4():
+    path = concept_path()
+    assert path[0].name == '00_tour.ipynb' and path == sorted(path, key=lambda p: (p.parent != NBS, str(p)))
+    assert {p.parent.name[0] for p in path[1:]} == set('1234')
+
+def test_the_concept_path_has_no_plumbing():
+    found = {local(p): re.findall(rf'\b(?:{FOREIGN})\b', source) for p in concept_path() for _, _, source in cells(p)}
+    agree([f'{name}: {", ".join(words)}; leave it to the later parts' for name, words in found.items() if words])
+
+def exported_names(path: Path) -> list[str]:
+    "Public functions, classes and constants that a notebook exports."
+    out = []
+    for _, source in exported_cells(path):
+        for node in parsed(source).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)): out.append(node.name)
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            out += [t.id for t in targets if isinstance(t, ast.Name)]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name): out.append(node.target.id)
+    return [name for name in out if not name.startswith('_')]
+
+def used_names(path: Path) -> set[str]:
+    "Every name and attribute in the cells that a reader sees and the library does not take."
+    exported, out = dict(exported_cells(path)), set()
+    for k, source in code_cells(path):
+        if k in exported or re.search(r'^#\|\s*hide\s*$', source, re.MULTILINE): continue
+        for node in ast.walk(parsed(source)):
+            if isinstance(node, ast.Name): out.add(node.id)
+            if isinstance(node, ast.Attribute): out.add(node.attr)
+            if isinstance(node, ast.alias): out.add(node.name)
+    return out
+
+@pytest.mark.parametrize('path', course(), ids=lambda p: p.stem)
+def test_every_exported_name_is_shown_at_work(path):
+    missing = sorted({*exported_names(path)} - used_names(path) - {*READ_ELSEWHERE.get(path.stem, ())})
+    agree([f'{local(path)}: {name} is exported and no visible cell uses it; add a small example' for name in missing])
+
+@pytest.mark.parametrize('path', course(), ids=lambda p: p.stem)
+def test_every_exercise_has_a_solution_that_runs(path):
+    numbers = re.findall(r'^\*\*(\d)\.\*\* ', ''.join(texts(path)).replace('**Exercises.** ', '\n'), re.MULTILINE)
+    solved = [n for _, source in code_cells(path) for n in re.findall(r'^# Solution (\d)', source, re.MULTILINE)]
+    assert '**Exercises.** (1)' not in ''.join(texts(path)), f'{local(path)}: an exercise starts a line with **1.**'
+    assert len(numbers) >= 2, f'{local(path)}: {len(numbers)} exercises'
+    assert sorted(numbers) == sorted(solved), f'{local(path)}: exercises {numbers}, solutions that run {solved}'
+
+def quiz(path: Path) -> list[str]:
+    "The questions of a notebook with their folded answers."
+    parts = re.split(r'^\*\*[1-9A-C]\. ', '\n'.join(texts(path)), flags=re.MULTILINE)
+    return [part for part in parts[1:] if '(a)' in part and '(c)' in part]
+
+@pytest.mark.parametrize('path', concept_path(), ids=lambda p: p.stem)
+def test_three_questions_whose_wrong_answers_are_explained(path):
+    questions = quiz(path)
+    assert len(questions) >= 3, f'{local(path)}: {len(questions)} questions with answers (a) to (c)'
+    for question in questions:
+        answer = FOLDED.search(question)
+        assert answer, f'{local(path)}: no folded answer to {question[:60]!r}'
+        missing = [x for x in ('(a)', '(b)', '(c)') if x not in answer[0]]
+        assert not missing, f'{local(path)}: the answer to {question[:60]!r} says nothing of {missing}'
