@@ -114,3 +114,35 @@ def test_three_questions_whose_wrong_answers_are_explained(path):
         assert answer, f'{local(path)}: no folded answer to {question[:60]!r}'
         missing = [x for x in ('(a)', '(b)', '(c)') if x not in answer[0]]
         assert not missing, f'{local(path)}: the answer to {question[:60]!r} says nothing of {missing}'
+
+PLAIN = ('negative', 'duplicate', 'class', 'label', 'detection', 'score', 'scale', 'cell', 'step', 'weight', 'crop')
+
+def says(text: str, name: str) -> bool:
+    "Whether a text has a name as a word of its own."
+    return re.search(rf'(?<![\w-]){re.escape(name)}(s|es)?(?![\w-])', text, re.IGNORECASE) is not None
+
+def test_no_term_comes_before_its_introduction():
+    "But for everyday words, and where a link leads to the introduction."
+    complaints = []
+    for entry in entries():
+        home, wanted = NBS/entry['link'], [name for name in names(entry) if name not in PLAIN]
+        for path in concept_path():
+            if path == home: break
+            text = read_at_first(path)
+            plain = re.sub(r'`[^`]*`|\]\([^)]*\)', '', text) # without code and the addresses of links
+            early = [name for name in wanted if says(plain, name)]
+            if early and home.name not in text:
+                complaints.append(f'{local(path)}: {early[0]} is explained in {entry["link"]}; say it in other words, '
+                                  'link that notebook, or let the glossary name this one')
+            if early: break
+    agree(complaints)
+
+def test_the_questions_for_cold_readers_have_answers():
+    "Twenty of each; an answer names notebooks of the path."
+    numbers = {}
+    for name in ('questions', 'answers'):
+        text = (Path(__file__).parent/'reading'/f'{name}.md').read_text(encoding='utf-8')
+        numbers[name] = re.findall(r'^(\d+)\. (.+)$', text, re.MULTILINE)
+    assert [n for n, _ in numbers['questions']] == [n for n, _ in numbers['answers']] == [str(n) for n in range(1, 21)]
+    homes = {stem for _, answer in numbers['answers'] for stem in re.search(r'\[(.+)\]$', answer)[1].split(', ')}
+    assert homes <= {p.stem for p in concept_path()}
