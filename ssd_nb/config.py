@@ -12,7 +12,7 @@ from typing import Any, Iterable, Sequence
 import yaml
 from .boxes.default_boxes import BoxConfig, MapConfig
 from .boxes.matching import MatchConfig
-from .data_config import DataConfig, DataRules
+from .data_config import DataConfig, DataRules, SplitConfig
 from .detection.postprocess import InferConfig
 from .errors import ConfigError
 from .fields import Numbers, Parser, checked, field_types, nearest, number, own_fields, rule
@@ -77,12 +77,12 @@ class SaveConfig(Numbers):
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-023
-GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
-                AugmentConfig, MatchConfig):
+class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig,
+                InferConfig, AugmentConfig, MatchConfig):
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
         super().check()
@@ -132,6 +132,7 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
 
+# %% ../nbs/5_numbers/01_config.ipynb #make-config
 def check_names(values: Iterable[str], # that should be fields
                 source: str, # where they come from, for the message
                ) -> None:
@@ -152,7 +153,7 @@ def make_config(values: dict[str, Any], # field names to values
 PATHS = ('coco_root', 'voc_root', 'anno_path') # the reference's names for the path of a data set
 
 def follow_data(values: dict[str, Any], # that were given, by name
-                named: Sequence[str] = ('data',), # fields of which one must be given for the number of classes to follow
+                named: Sequence[str] = ('data',), # the number of classes follows if one of these is given
                ) -> dict[str, Any]:
     "The values with those that follow from them: dataset, data, class_num."
     if values.get('data'): values = dict(dataset='auto') | values

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .fields import Numbers, number, rule
 
 # %% auto #0
-__all__ = ['DataConfig', 'DataRules']
+__all__ = ['DataConfig', 'SplitConfig', 'DataRules']
 
 # %% ../nbs/5_numbers/00_data.ipynb #dataconfig
 @dataclass(frozen=True)
@@ -33,11 +33,6 @@ class DataConfig(Numbers):
     val_image_dir: str = number('', "the same folder for evaluation; empty takes image_dir")
     val_anno_path: str = number('', "annotation file for evaluation, if training and evaluation have a file each; for "
         "TXT empty takes anno_path")
-    val_fraction: float = number(.2, "fraction of the pictures at --data that are kept for evaluation if no evaluation "
-        "split is written down; 0 keeps none", low=0, high=.9)
-    split_seed: int = number(0, "another number keeps other pictures for evaluation", low=0)
-    val_moved: tuple[str, ...] | None = number(None,
-        "pictures that change sides so that rare classes are on both; none draws them anew; a run notes its own here")
     mindrecord_dir: str = number('',
         "folder of MindRecord files; made from the data set when empty, used instead of it when not")
     on_bad_data: str = number('error', "objects and images that cannot be learnt: error stops, skip leaves them out, "
@@ -45,6 +40,16 @@ class DataConfig(Numbers):
         "(python -m ssd_nb.data check finds it): replace it", choices=('error', 'skip', 'clip'))
     classes: tuple[str, ...] = number((),
         "class names without the background, in label order; empty takes all that the data set names")
+
+# %% ../nbs/5_numbers/00_data.ipynb #splitconfig
+@dataclass(frozen=True)
+class SplitConfig(Numbers):
+    "pictures to evaluate on, where no split for it is written down"
+    val_fraction: float = number(.2, "fraction of the pictures at --data that are kept for evaluation if no evaluation "
+        "split is written down; 0 keeps none", low=0, high=.9)
+    split_seed: int = number(0, "another number keeps other pictures for evaluation", low=0)
+    val_moved: tuple[str, ...] | None = number(None,
+        "pictures that change sides so that rare classes are on both; none draws them anew; a run notes its own here")
 
 # %% ../nbs/5_numbers/00_data.ipynb #datarules
 @dataclass(frozen=True)

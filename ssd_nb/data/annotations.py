@@ -16,8 +16,8 @@ from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox', 'usable_objects',
-           'renumbered', 'new_findings', 'complete']
+__all__ = ['PLACE', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox', 'in_pixels',
+           'usable_objects', 'renumbered', 'new_findings', 'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
 PLACE = 'written at' # key of an entry for its file and line, where readers know it
@@ -29,6 +29,8 @@ class Annotations:
     folder: Path # the `file_name` of an image starts here
     source: str # the annotation file, for messages
     places: Mapping[str, Any] = field(default_factory=dict) # images that are no files of the folder, by `file_name`
+    fractions: bool = False # boxes are fractions of the image, not pixels (YOLO)
+    val_moved: tuple[str, ...] | None = None # of a drawn split: see `DataConfig.val_moved`
 
     def image(self, im: dict) -> Any: # a path, bytes, or anything with `read_bytes()`
         "The image of a checked entry."
@@ -209,7 +211,7 @@ def _usable_object(a: dict, where: str, images: dict, names: dict, clip: bool, f
 def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> None:
     "Warn if boxes fit only with x and y exchanged."
     outside = sum(f.kind == 'outside' for f in findings)
-    if outside < 5: return
+    if outside < 5 or notes.fractions: return
     for _, a in listed(notes, 'annotations'):
         bbox, im = plain_bbox(a.get('bbox')), images.get(plain_id(a.get('image_id')))
         if bbox is None or im is None: continue
@@ -217,6 +219,22 @@ def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> 
         if box_problem([y, x, h, w], im['height'], im['width']): return
     message = f'{outside} boxes leave their images, and none would with x and y exchanged'
     findings.add('swapped axes', notes.source, message)
+
+# %% ../../nbs/6_data/04_annotations.ipynb #scaled
+def in_pixels(bbox: Sequence[float], # x, y, width, height in fractions of the image
+              height: float, # of the image
+              width: float, # of the image
+             ) -> list[float]: # to a millionth of a pixel, so that whole pixels come back whole
+    "A box in pixels."
+    x, y, w, h = bbox
+    left, top, right, bottom = (round(v, 6) for v in (x*width, y*height, (x + w)*width, (y + h)*height))
+    return [left, top, round(right - left, 6), round(bottom - top, 6)]
+
+def _scaled(a: dict, images: dict) -> dict:
+    "An annotation in pixels; unchanged if it has no image or no box."
+    im, bbox = images.get(plain_id(a.get('image_id'))), plain_bbox(a.get('bbox'))
+    if im is None or bbox is None or not all(map(math.isfinite, bbox)): return a
+    return a | dict(bbox=in_pixels(bbox, im['height'], im['width']))
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-044
 def usable_objects(notes: Annotations, # as they are written down
@@ -231,6 +249,7 @@ def usable_objects(notes: Annotations, # as they are written down
     kept, seen = [], set()
     for where, a in listed(notes, 'annotations'):
         if plain_id(a.get('image_id')) in dropped: continue
+        if notes.fractions: a = _scaled(a, images)
         done = _usable_object(a, where, images, names, clip, findings)
         if done is None: continue
         if done['id'] in seen: findings.add('duplicate id', where, 'the annotation id stands twice')
@@ -274,4 +293,4 @@ def complete(notes: Annotations, # a split as it is written down
     images = usable_images(notes, cache, findings)
     clip = training and cfg.on_bad_data == 'clip'
     objects = usable_objects(notes, images, names, clip, findings)
-    return replace(notes, truth=renumbered(list(images.values()), names, objects))
+    return replace(notes, truth=renumbered(list(images.values()), names, objects), fractions=False)
