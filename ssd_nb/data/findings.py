@@ -55,6 +55,7 @@ NOTES = { # kind: remedy
     'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
     'difficult': 'left out of training under the standard protocol, not counted as missed at evaluation',
     'no label file': 'taken as a picture without objects; an empty label file says so in writing',
+    'background': 'learnt as an image on which there is nothing to find; --background drop leaves it out',
     'no objects': 'left out of training, used at evaluation'}
 
 KINDS = { # kind: severity, remedy

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import SSDConfig
 from ..errors import DataError
 from ..names import find_file
-from .annotations import PLACE, Annotations
+from .annotations import EMPTY, PLACE, Annotations
 from .entries import stable_ids
 from .findings import Findings
 from .layouts import class_file, class_names, read_lines, split_file
@@ -130,7 +130,7 @@ def read_txt(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_im
     most = max((b[4] for _, _, boxes in rows for b in boxes if 0 <= b[4] < 1e6), default=0)
     ids, images, annotations = stable_ids([name for _, name, _ in rows]), [], []
     for where, name, boxes in rows:
-        images.append({'id': ids[name], 'file_name': name, PLACE: where})
+        images.append({'id': ids[name], 'file_name': name, PLACE: where, EMPTY: not boxes})
         for a in row_objects(boxes, cfg, most, where, findings):
             annotations.append(a | dict(id=len(annotations) + 1, image_id=ids[name]))
     categories = [dict(id=i, name=name) for i, name in enumerate(txt_names(cfg, most), 1)]

@@ -11,7 +11,7 @@ import yaml
 from ..config import SSDConfig
 from ..errors import DataError
 from ..names import find_file, is_image
-from .annotations import PLACE, Annotations
+from .annotations import EMPTY, PLACE, Annotations
 from .entries import plain_number, plain_text, shown, stable_ids
 from .findings import Findings
 from .layouts import (
@@ -267,6 +267,7 @@ def _yolo_lists(data: YoloSet, labels: dict[Path, Path], findings: Findings) -> 
         if not path.is_file():
             findings.add('no label file', str(picture), f'there is no {path}')
             continue
+        images[-1][EMPTY] = not ''.join(read_lines(path)).strip() # a faulty line is no background
         for a in yolo_objects(path, data, findings):
             annotations.append(a | dict(id=len(annotations) + 1, image_id=number))
     used = range(max((a['category_id'] for a in annotations), default=-1) + 1)
