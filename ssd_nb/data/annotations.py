@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 from ..config import SSDConfig
 from ..names import find_file, near_file
+from .bbox import box_problem, clip_bbox, in_pixels
 from .entries import (
     category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_text, shown)
 from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox',
-           'in_pixels', 'usable_objects', 'renumbered', 'new_findings', 'empty_images', 'complete']
+__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'usable_objects', 'renumbered',
+           'new_findings', 'empty_images', 'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
 PLACE = 'written at' # key of an entry for its file and line, where readers know it
@@ -130,29 +131,6 @@ def usable_images(notes: Annotations, # as they are written down
         findings.add('swapped sizes', notes.source, f'width and height are exchanged in all {swapped} images')
     return kept
 
-# %% ../../nbs/6_data/04_annotations.ipynb #cell-029
-def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
-                height: float, # of the image
-                width: float, # of the image
-               ) -> tuple[str, str] | None: # kind and message of a finding
-    "What is wrong with a box, if anything."
-    x, y, w, h = bbox
-    if w > 0 and h > 0 and x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1: return None
-    if not math.isfinite(x + y + w + h): return 'not a number', f'x {x:g}, y {y:g}, width {w:g}, height {h:g}'
-    reach = f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}'
-    if w < 0 or h < 0: return 'no area', f'{reach}, from high to low: swapped?'
-    if w == 0 or h == 0: return 'no area', reach
-    return 'outside', f'{reach} in an image {width} wide and {height} high'
-
-# %% ../../nbs/6_data/04_annotations.ipynb #cell-032
-def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
-              height: float, # of the image
-              width: float, # of the image
-             ) -> list[float]:
-    "The part of a box that lies in the image; its width or height is 0 or less where there is none."
-    x, y = max(bbox[0], 0.), max(bbox[1], 0.)
-    return [x, y, min(bbox[0] + bbox[2], width) - x, min(bbox[1] + bbox[3], height) - y]
-
 # %% ../../nbs/6_data/04_annotations.ipynb #usable-box
 def _usable_box(bbox: list[float], im: dict, name: str, where: str, clip: bool,
                 findings: Findings) -> list[float] | None:
@@ -222,15 +200,6 @@ def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> 
     findings.add('swapped axes', notes.source, message)
 
 # %% ../../nbs/6_data/04_annotations.ipynb #scaled
-def in_pixels(bbox: Sequence[float], # x, y, width, height in fractions of the image
-              height: float, # of the image
-              width: float, # of the image
-             ) -> list[float]: # to a millionth of a pixel, so that whole pixels come back whole
-    "A box in pixels."
-    x, y, w, h = bbox
-    left, top, right, bottom = (round(v, 6) for v in (x*width, y*height, (x + w)*width, (y + h)*height))
-    return [left, top, round(right - left, 6), round(bottom - top, 6)]
-
 def _scaled(a: dict, images: dict) -> dict:
     "An annotation in pixels; unchanged if it has no image or no box."
     im, bbox = images.get(plain_id(a.get('image_id'))), plain_bbox(a.get('bbox'))

@@ -141,7 +141,7 @@ def yolo_set(cfg: SSDConfig, # data
     "What is where. Raises `DataError` for a path or page that cannot be used."
     path = Path(cfg.data)
     if not cfg.data or not path.exists():
-        raise DataError(f'{cfg.data or "data"}: no such folder; give --data, the folder of the data set or its data.yaml')
+        raise DataError(f'{cfg.data or "data"}: no such folder; give --data, the folder of a data set or its page')
     page = yolo_page(path)
     if page:
         content = read_data_yaml(page)
@@ -191,7 +191,7 @@ def yolo_pictures(data: YoloSet, # of `yolo_set`
         place = _place(data.root, entry, data.source)
         if place.is_dir(): found += _pictures_under(place)
         elif place.suffix == '.txt': found += _listed_pictures(place, findings)
-        else: raise DataError(f'{data.source}: {place} is neither a folder nor a list; correct the entry {split}')
+        else: raise DataError(f'{data.source}: {place} is no folder and no list; correct the entry {split}')
     if not found: raise DataError(f'{data.source}: split {split}: no pictures in {shown(data.splits[split])}; '
                                   'correct the entry or put them there')
     return list(dict.fromkeys(found))
