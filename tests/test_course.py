@@ -15,7 +15,6 @@ FOREIGN = r'YAML|argv|EXIF|XML|MindRecord|tokeni[sz]e' # plumbing, which the con
 FOLDED = re.compile(r'<details>.*?</details>', re.DOTALL)
 QUESTION = re.compile(r'^\*\*\d\. ', re.MULTILINE)
 EXERCISE = re.compile(r'^\*\*(\d)\.\*\* ', re.MULTILINE)
-OTHERS = ('04_vgg', '05_openimages', '06_table') # networks beside the path
 
 @lru_cache(None)
 def concept_path() -> list[Path]:
@@ -25,9 +24,9 @@ def concept_path() -> list[Path]:
     return tuple(NBS/link for link in re.findall(r'^\d+\. \[.*?\]\(([\w/]+\.ipynb)\)', part, re.MULTILINE))
 
 def course() -> list[Path]:
-    "All notebooks of the tour and of parts 1 to 4, in the order of the book."
+    "The tour and parts 1 to 4 without the gallery of other networks, in the order of the book."
     found = [NBS/'00_tour.ipynb', *sorted(NBS.glob('[1-4]_*/*.ipynb'))]
-    return [p for p in found if p.stem not in OTHERS]
+    return [p for p in found if p.parent.name != '2_network' or p in concept_path()] # not the gallery of networks
 
 def texts(path: Path) -> list[str]:
     "The text cells of a notebook."
