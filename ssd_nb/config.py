@@ -117,7 +117,7 @@ GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+class SSDConfig(DataConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
                 AugmentConfig, MatchConfig):
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
@@ -164,7 +164,7 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
-        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), class_loss='hard_negatives',
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
 
 def make_config(values: dict[str, Any], # field names to values

@@ -13,15 +13,15 @@ from ..config import SSDConfig
 from ..data.loader import Batch
 from ..boxes.default_boxes import default_boxes
 from ..boxes.matching import match_and_encode
-from ..learning.losses import multibox_loss
+from ..learning.losses import batch_gradients, batch_loss
 from .session import (
     AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
 
 # %% auto #0
-__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'known_answers',
-           'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale', 'check_transfer',
-           'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen', 'check_average',
-           'check_half', 'check_options']
+__all__ = ['SMALL', 'Maker', 'LOSSES', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict',
+           'known_answers', 'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale',
+           'check_transfer', 'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen',
+           'check_average', 'check_half', 'check_options']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
 SMALL = SSDConfig.preset( # compiled and trained in moments
@@ -85,10 +85,24 @@ def check_predict(make: Maker, cfg: SSDConfig) -> None:
     _close(session.predict(images[1:2])[1], logits[1:2], 1e-4, 'an image alone')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #known
+def _biases(state: dict[str, np.ndarray], part: str, prefix: str = '') -> list[np.ndarray]:
+    "What a state holds of the biases of a part's heads: themselves, or their momentum."
+    return [a for name, a in state.items() if name.startswith(prefix + part) and name.endswith('.bias')]
+
+def _cells(biases: list[np.ndarray], cfg: SSDConfig) -> list[int]:
+    "In how many cells each head answers."
+    if len(biases) < len(cfg.maps): return [1] # one head for all boxes
+    return [m.size[0]*m.size[1] for m in cfg.maps]
+
 def _repeated(biases: list[np.ndarray], width: int, cfg: SSDConfig) -> np.ndarray: # [N, width]
     "What heads without weights answer: the same in every cell of a map, a row for each shape."
-    cells = [m.size[0]*m.size[1] for m in cfg.maps] if len(biases) == len(cfg.maps) else [1] # one head for all boxes
-    return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, cells)])
+    return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, _cells(biases, cfg))])
+
+def _summed(by_answer: np.ndarray, biases: list[np.ndarray], cfg: SSDConfig) -> np.ndarray: # by_answer: [N, width]
+    "The other way round: gradients by the answers, summed over the cells that a bias has answered in."
+    counts = [n*b.size for n, b in zip(_cells(biases, cfg), biases)]
+    parts = np.split(by_answer.ravel(), np.cumsum(counts)[:-1])
+    return np.concatenate([part.reshape(-1, b.size).sum(0) for part, b in zip(parts, biases)])
 
 def known_answers(state: dict[str, np.ndarray], # of a session
                   cfg: SSDConfig, # its network
@@ -129,16 +143,24 @@ def check_place(make: Maker, cfg: SSDConfig) -> None:
     assert y < .5 < x, f'a spot at the top right is seen around y {y:.2f}, x {x:.2f}: rows before columns'
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #loss-check
+LOSSES = dict(alpha=.6, gamma=1.), dict(class_loss='hard_negatives', negatives_per_positive=2.)
+
 def check_loss(make: Maker, cfg: SSDConfig) -> None:
-    "The loss of a step is `multibox_loss` of the answers, with the configuration's alpha and gamma."
-    cfg, batch, rng = cfg.replace(alpha=.6, gamma=1.), random_batch(cfg, 4), np.random.default_rng(0)
-    session = make(cfg)
+    "The loss of a step is `batch_loss` of the answers, and the gradients of the heads' biases are its derivatives."
+    for values in LOSSES: _check_one_loss(make, cfg.replace(weight_decay=0., **values), f'at {values}')
+
+def _check_one_loss(make: Maker, cfg: SSDConfig, where: str) -> None:
+    "A step of heads without weights."
+    session, batch, rng = make(cfg), random_batch(cfg, 4), np.random.default_rng(0)
     state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
     session.set_state(state)
     locs, logits = (np.tile(a, (4, 1, 1)) for a in answers)
-    known = multibox_loss(locs, logits, batch.locs, batch.labels, gamma=cfg.gamma, alpha=cfg.alpha)
-    loss = float(session.train_step(batch, 0.))
-    _close(np.array(loss), np.array(known), 1e-4, f'the loss at alpha {cfg.alpha} and gamma {cfg.gamma}')
+    known = locs, logits, batch.locs, batch.labels, cfg
+    _close(np.array(float(session.train_step(batch, 0.))), np.array(batch_loss(*known)), 1e-4, f'the loss {where}')
+    after = session.get_state()
+    for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
+        found = _biases(after, part, MOMENTUM)
+        _close(np.concatenate(found), _summed(by_answer.sum(0), found, cfg), 1e-4, f'the gradient by {part} {where}')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-018
 def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np.ndarray]]:
