@@ -18,10 +18,10 @@ from .session import (
     AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
 
 # %% auto #0
-__all__ = ['SMALL', 'Maker', 'LOSSES', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict',
-           'known_answers', 'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale',
-           'check_transfer', 'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen',
-           'check_average', 'check_half', 'check_options']
+__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'known_answers',
+           'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale', 'check_transfer',
+           'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen', 'check_average',
+           'check_half', 'check_options']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
 SMALL = SSDConfig.preset( # compiled and trained in moments
@@ -85,24 +85,10 @@ def check_predict(make: Maker, cfg: SSDConfig) -> None:
     _close(session.predict(images[1:2])[1], logits[1:2], 1e-4, 'an image alone')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #known
-def _biases(state: dict[str, np.ndarray], part: str, prefix: str = '') -> list[np.ndarray]:
-    "What a state holds of the biases of a part's heads: themselves, or their momentum."
-    return [a for name, a in state.items() if name.startswith(prefix + part) and name.endswith('.bias')]
-
-def _cells(biases: list[np.ndarray], cfg: SSDConfig) -> list[int]:
-    "In how many cells each head answers."
-    if len(biases) < len(cfg.maps): return [1] # one head for all boxes
-    return [m.size[0]*m.size[1] for m in cfg.maps]
-
 def _repeated(biases: list[np.ndarray], width: int, cfg: SSDConfig) -> np.ndarray: # [N, width]
     "What heads without weights answer: the same in every cell of a map, a row for each shape."
-    return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, _cells(biases, cfg))])
-
-def _summed(by_answer: np.ndarray, biases: list[np.ndarray], cfg: SSDConfig) -> np.ndarray: # by_answer: [N, width]
-    "The other way round: gradients by the answers, summed over the cells that a bias has answered in."
-    counts = [n*b.size for n, b in zip(_cells(biases, cfg), biases)]
-    parts = np.split(by_answer.ravel(), np.cumsum(counts)[:-1])
-    return np.concatenate([part.reshape(-1, b.size).sum(0) for part, b in zip(parts, biases)])
+    cells = [m.size[0]*m.size[1] for m in cfg.maps] if len(biases) == len(cfg.maps) else [1] # one head for all boxes
+    return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, cells)])
 
 def known_answers(state: dict[str, np.ndarray], # of a session
                   cfg: SSDConfig, # its network
@@ -143,24 +129,20 @@ def check_place(make: Maker, cfg: SSDConfig) -> None:
     assert y < .5 < x, f'a spot at the top right is seen around y {y:.2f}, x {x:.2f}: rows before columns'
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #loss-check
-LOSSES = dict(alpha=.6, gamma=1.), dict(class_loss='hard_negatives', negatives_per_positive=2.)
-
 def check_loss(make: Maker, cfg: SSDConfig) -> None:
-    "The loss of a step is `batch_loss` of the answers, and the gradients of the heads' biases are its derivatives."
-    for values in LOSSES: _check_one_loss(make, cfg.replace(weight_decay=0., **values), f'at {values}')
-
-def _check_one_loss(make: Maker, cfg: SSDConfig, where: str) -> None:
-    "A step of heads without weights."
-    session, batch, rng = make(cfg), random_batch(cfg, 4), np.random.default_rng(0)
-    state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
-    session.set_state(state)
-    locs, logits = (np.tile(a, (4, 1, 1)) for a in answers)
-    known = locs, logits, batch.locs, batch.labels, cfg
-    _close(np.array(float(session.train_step(batch, 0.))), np.array(batch_loss(*known)), 1e-4, f'the loss {where}')
-    after = session.get_state()
-    for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
-        found = _biases(after, part, MOMENTUM)
-        _close(np.concatenate(found), _summed(by_answer.sum(0), found, cfg), 1e-4, f'the gradient by {part} {where}')
+    "The loss of a step is `batch_loss` of the answers, and the gradients are `batch_gradients`."
+    batch, rng = random_batch(cfg, 4), np.random.default_rng(0)
+    for values in (dict(alpha=.6, gamma=1.), dict(class_loss='hard_negatives', negatives_per_positive=2.)):
+        session, asked = make(cfg.replace(weight_decay=0., **values)), cfg.replace(**values)
+        state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
+        session.set_state(state)
+        known = *(np.tile(a, (4, 1, 1)) for a in answers), batch.locs, batch.labels, asked
+        _close(float(session.train_step(batch, 0.)), batch_loss(*known), 1e-4, f'the loss at {values}')
+        for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
+            momenta = session.get_state().items()
+            biases = [v for name, v in momenta if name.startswith(MOMENTUM + part) and name.endswith('.bias')]
+            found = np.concatenate([v.reshape(-1, by_answer.shape[2]) for v in biases]).sum(0)
+            _close(found, by_answer.sum((0, 1)), 1e-4, f'gradients by {part} at {values}')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-018
 def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np.ndarray]]:
