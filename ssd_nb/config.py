@@ -81,8 +81,8 @@ GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConf
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig,
-                InferConfig, AugmentConfig, MatchConfig):
+class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+                AugmentConfig, MatchConfig): # and LossConfig, which InferConfig brings along
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
         super().check()
@@ -129,10 +129,11 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
-        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), class_loss='hard_negatives',
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3),
     ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
-        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
+        box_layout='paper', aspect_ratios=((2,3),)*6, class_loss='hard_negatives', init_sigma=.03,
+        pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
 
 # %% ../nbs/5_numbers/01_config.ipynb #make-config
 def check_names(values: Iterable[str], # that should be fields
