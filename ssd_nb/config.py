@@ -22,7 +22,7 @@ from .networks.layers import NetworkConfig
 from .networks.table import check_network
 
 # %% auto #0
-__all__ = ['GROUPS', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
+__all__ = ['GROUPS', 'PYRAMID', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
            'check_together', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser', 'config_values',
            'config_from_args']
 
@@ -149,6 +149,9 @@ def check_together(cfg: SSDConfig) -> None:
     check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
+PYRAMID = dict(image_shape=(640, 640), first_stride=8, steps=(), box_layout='retina', aspect_ratios=((2,),)*5,
+    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_init=.01333, lr_end_rate=0.) # RetinaNet's boxes and loss
+
 PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_mobilenet_v2={},
     ssd320_mobilenet_v2=dict(image_shape=(320, 320), steps=()),
@@ -167,7 +170,9 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3),
     ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
-        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
+        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
+    ssd640_mobilenet_v1_fpn=dict(PYRAMID, network='mobilenet_v1_fpn', weight_decay=4e-5),
+    ssd640_resnet50_fpn=dict(PYRAMID, network='resnet50_fpn', weight_decay=4e-4, batch_size=16))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
