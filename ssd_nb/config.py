@@ -62,6 +62,8 @@ class DataRules(Numbers):
         "rows of TXT data sets are read y before x, and refused at evaluation")
     voc_published: bool | None = rule(False, True,
         "VOC corners are moved by a pixel, difficult objects are like any other")
+    background: str | None = rule('keep', 'drop', "training images on which nothing is annotated: keep learns that "
+        "there is nothing to find, drop leaves them out", choices=('keep', 'drop'))
 
 # %% ../nbs/5_numbers/01_config.ipynb #startconfig
 @dataclass(frozen=True)
