@@ -154,6 +154,7 @@ def check_together(cfg: SSDConfig) -> None:
 PYRAMID = dict(image_shape=(640, 640), first_stride=8, steps=(), box_layout='retina', aspect_ratios=((2,),)*5,
     scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_init=.01333, lr_end_rate=0.) # RetinaNet's boxes and loss
 
+# %% ../nbs/5_numbers/01_config.ipynb #presets
 PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_mobilenet_v2={},
     ssd320_mobilenet_v2=dict(image_shape=(320, 320), steps=()),
@@ -176,6 +177,7 @@ PRESETS: dict[str, dict[str, Any]] = dict(
     ssd640_mobilenet_v1_fpn=dict(PYRAMID, network='mobilenet_v1_fpn', weight_decay=4e-5),
     ssd640_resnet50_fpn=dict(PYRAMID, network='resnet50_fpn', weight_decay=4e-4, batch_size=16))
 
+# %% ../nbs/5_numbers/01_config.ipynb #make-config
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
                 source: str = 'configuration', # where the names come from, for the message

@@ -114,7 +114,7 @@ def test_mindspore_reads_and_writes_the_same(tmp_path):
     (tmp_path/'bad.ckpt').write_bytes(raw)
     with pytest.raises(CheckpointError, match='checksum'): read_ckpt(tmp_path/'bad.ckpt')
 
-# sorted lines "name shape learnt" of the two networks with a pyramid, as MindSpore names the nested classes of the reference
+# sorted lines "name shape learnt" of the networks with a pyramid, as MindSpore names the reference's nested classes
 DIGESTS = dict(
     ssd640_mobilenet_v1_fpn=(346, '816d7b08399142b0cf434ed626b3d113e83d65d65b04ba3b7f417b08c69029de'),
     ssd640_resnet50_fpn=(476, '1a038755760f76e7465b12664f30a6506af354a9aabc7c004726646bbb651d33'))

@@ -99,8 +99,8 @@ def wide_state(cfg):
         if p.kind == 'weight': state[p.name] *= (2/np.prod(p.shape[1:]))**.5/cfg.init_sigma
     return state
 
-# beside the reference's, see test_parity: what departs from the preset, steps, learning rate. The networks with a pyramid
-# are as wide as ever on a smaller picture; a first loss of 11,000 needs small steps
+# beside the reference's, see test_parity: what departs from the preset, steps, learning rate. The networks with a
+# pyramid are as wide as ever on a smaller picture; a first loss of 11,000 needs small steps
 FURTHER = dict(ssd300_vgg16=({}, 1, .001), ssdlite320_mobilenet_v3_large=({}, 5, .001),
                ssd640_mobilenet_v1_fpn=(dict(image_shape=(256, 256)), 1, 1e-5),
                ssd640_resnet50_fpn=(dict(image_shape=(256, 256)), 2, 1e-5))

@@ -119,7 +119,8 @@ def canonical(name: str) -> str: # without the leading 'network.'
     return canonical(name[len('network.'):]) if name.startswith('network.') else name
 
 # %% ../../nbs/7_frameworks/13_reference.ipynb #network
-SIGNS = {'feature_extractor.mobilenet_v1.': 'ssd640_mobilenet_v1_fpn', 'feature_extractor.resnet.': 'ssd640_resnet50_fpn'}
+SIGNS = {'feature_extractor.mobilenet_v1.': 'ssd640_mobilenet_v1_fpn',
+         'feature_extractor.resnet.': 'ssd640_resnet50_fpn'}
 CLASS_HEADS = 'multi_box.multi_cls_layers.0.3.bias', 'multi_box.cls_layers.0.bias' # a number for each class of each box
 
 def reference_config(arrays: dict[str, np.ndarray], # by the reference's names

@@ -45,8 +45,7 @@ class MapConfig(Numbers):
 @dataclass(frozen=True)
 class BoxConfig(MapConfig):
     "default boxes"
-    box_layout: str = number('reference',
-        "shapes at a cell and their order: reference, paper (the original SSD), or retina (RetinaNet)",
+    box_layout: str = number('reference', "shapes at a cell and their order: reference, paper (original SSD) or retina",
         choices=('reference', 'paper', 'retina'))
     first_scale: float = number(.1,
         "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
