@@ -114,7 +114,8 @@ def test_three_questions_whose_wrong_answers_are_explained(path):
         missing = [x for x in ('(a)', '(b)', '(c)') if x not in answer[0]]
         assert not missing, f'{local(path)}: the answer to {question[:60]!r} says nothing of {missing}'
 
-PLAIN = ('negative', 'duplicate', 'class', 'label', 'detection', 'score', 'scale', 'cell', 'step', 'weight', 'crop')
+PLAIN = ('negative', 'duplicate', 'class', 'label', 'detection', 'score', 'scale', 'cell', 'step', 'weight', 'crop',
+         'shortcut')
 
 def says(text: str, name: str) -> bool:
     "Whether a text has a name as a word of its own."
