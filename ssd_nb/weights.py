@@ -173,7 +173,7 @@ def load(source: str | Path, # a name of `PUBLISHED`, or what `checkpoint.load` 
     data = get(name).read_bytes()
     cfg = SSDConfig.preset(about.preset, classes=about.classes, class_num=len(about.classes) + 1)
     state = read_openimages(data[about.start:], cfg)
-    return state, cfg, dict(weights=name, source=about.source, licence=about.licence)
+    return state, cfg, dict(weights=name, source=about.source, licence=about.licence, folded=True)
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #command
 def described(name: str, # a key of `PUBLISHED`
