@@ -32,6 +32,7 @@ def with_statistics(state: dict[str, np.ndarray], # of a network
 # %% ../../nbs/8_training/04b_folded.ipynb #joined
 PICTURES, AT_ONCE = 64, 8 # to measure on
 
+# %% ../../nbs/8_training/04b_folded.ipynb #joined-p2
 def joint_statistics(session: Session, # a network
                      images: np.ndarray, # [n, S, S, 3] uint8
                     ) -> dict[str, np.ndarray]: # as `Session.norm_inputs`, float64
@@ -48,6 +49,7 @@ def comes_folded(cfg: SSDConfig) -> bool:
     "Whether a run starts from weights whose batch norms have no statistics of their own."
     return bool(cfg.pre_trained) and bool(load(find_checkpoint(cfg.pre_trained))[2].get('folded'))
 
+# %% ../../nbs/8_training/04b_folded.ipynb #run-p2
 def first_pictures(learn: Dataset, # of a training
                    cfg: SSDConfig, # its seed, batch size and augmentation
                   ) -> np.ndarray: # [PICTURES or fewer, S, S, 3] uint8
@@ -58,6 +60,7 @@ def first_pictures(learn: Dataset, # of a training
         if len(pictures) >= PICTURES: break
     return np.stack(pictures[:PICTURES])
 
+# %% ../../nbs/8_training/04b_folded.ipynb #run-p3
 def measure_norms(session: Session, # before its first step
                   learn: Dataset, # to be learnt
                   cfg: SSDConfig, # of the run
