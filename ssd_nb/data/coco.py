@@ -10,6 +10,7 @@ from ..config import SSDConfig
 from ..errors import DataError
 from .annotations import Annotations
 from .findings import Findings
+from .index import indexed_notes
 
 # %% auto #0
 __all__ = ['ROBOFLOW', 'ROBOFLOW_SPLITS', 'read_json', 'coco_file', 'coco_splits', 'read_coco']
@@ -65,4 +66,4 @@ def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
     if not path.is_file() and (there := coco_splits(root)):
         choice = f'choose with --{"train" if training else "val"}_split'
         raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: {choice}')
-    return Annotations(read_json(path), folder, str(path))
+    return indexed_notes(path, folder) or Annotations(read_json(path), folder, str(path))

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Callable, Sequence
 from ..config import SSDConfig
 from .annotations import Annotations, usable_categories, complete, new_findings
+from .column_records import column_dataset
+from .columns import ColumnNotes
 from .coco import coco_file, read_coco
 from .findings import Findings, stop
 from .records import Dataset, make_dataset
@@ -69,6 +71,7 @@ def read_split(cfg: SSDConfig, # which data set
     form = format_of(cfg)
     notes = form.read(cfg, training, findings)
     if not training and not known and not form.lists_classes: known = training_names(cfg)
+    if isinstance(notes, ColumnNotes): return column_dataset(notes, cfg, training, findings, known, cache)
     notes = complete(notes, cfg, training, findings, cache)
     return make_dataset(notes, cfg, training, findings, known)
 
