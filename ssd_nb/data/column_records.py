@@ -96,6 +96,7 @@ def flat_rows(split: ColumnSplit, # its boxes are read
         flat[part] = (boxes[:, 2:] <= boxes[:, :2]).any(1)
     return flat
 
+# %% ../../nbs/6_data/05d_column_records.ipynb #learn-2
 def records_of(split: ColumnSplit, # with the objects of the classes that are learnt
                labels: dict, # category id -> label
                cfg: SSDConfig, # protocol
@@ -156,6 +157,7 @@ def check_columns(notes: ColumnNotes, # a split as it is written down
     empty = ~np.isin(images.numbers[:, 0], notes.columns.ids[:, 1])
     return ColumnSplit(notes, images, rows[order], image_of[order], empty), names
 
+# %% ../../nbs/6_data/05d_column_records.ipynb #open-2
 def column_dataset(notes: ColumnNotes, # a split as it is written down
                    cfg: SSDConfig, # classes, protocol, on_bad_data
                    training: bool, # the split to learn from, or the one to evaluate on
@@ -176,6 +178,7 @@ def column_dataset(notes: ColumnNotes, # a split as it is written down
     if not usable: findings.add('no image', notes.source, f'no image is left to {purpose}')
     everything = cfg.rules.all_categories
     judged = [dict(id=i, name=name) for i, name in zip(labels, classes)]
-    if everything: judged = sorted(judged + [c for c in there if c['id'] not in labels], key=lambda c: c['id'])
+    if everything: judged += [c for c in there if c['id'] not in labels]
+    judged = sorted(judged, key=lambda c: c['id'])
     return Dataset(records=records, classes=classes, category_ids=tuple(labels), names=tuple(c['name'] for c in there),
                    ground_truth=column_truth(split, judged, everything), findings=tuple(findings), folder=notes.folder)

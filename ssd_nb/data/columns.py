@@ -141,6 +141,7 @@ class Images:
         at = np.minimum(np.searchsorted(known, ids), len(known) - 1)
         return np.where(known[at] == ids, order[at], -1)
 
+# %% ../../nbs/6_data/05c_columns.ipynb #images-2
 def column_images(notes: ColumnNotes, # a split
                   cache: HeaderCache | str | Path | None, # remembers headers where nothing else does
                   findings: Findings, # grows

@@ -7,6 +7,7 @@ from __future__ import annotations
 import codecs
 import hashlib
 import json
+import math
 import re
 from array import array
 from contextlib import suppress
@@ -19,7 +20,8 @@ from .entries import plain_id, plain_number, plain_text
 from .findings import Findings
 
 # %% auto #0
-__all__ = ['POLYGONS', 'pieces', 'NotPlain', 'Scanner', 'entries', 'Builder', 'build_columns']
+__all__ = ['POLYGONS', 'SCAN', 'BLANK', 'NO_LISTS', 'pieces', 'NotPlain', 'Scanner', 'entries', 'annotation_row',
+           'plain_category', 'Builder', 'build_columns']
 
 # %% ../../nbs/6_data/05e_scan.ipynb #pieces
 POLYGONS = re.compile(r'(?<!\\)"segmentation"\s*:\s*\[[\d\s.,eE+\-\[\]]*\]')
@@ -44,11 +46,13 @@ def pieces(path: Path, # a JSON file
 class NotPlain(Exception):
     "This file takes the ordinary way."
 
+SCAN, BLANK = json.JSONDecoder().scan_once, re.compile(r'[ \t\n\r]*').match
+
+# %% ../../nbs/6_data/05e_scan.ipynb #scan-2
 class Scanner:
     "Values of JSON, one after the other."
     def __init__(self, texts: Iterable[str]):
         self.texts, self.text, self.at = iter(texts), '', 0
-        self.scan, self.blank = json.JSONDecoder().scan_once, re.compile(r'[ \t\n\r]*').match
 
     def more(self) -> None:
         "Fetch the next piece."
@@ -58,10 +62,9 @@ class Scanner:
 
     def sign(self) -> str: # without passing it
         "The next character that is not blank."
-        while True:
-            self.at = self.blank(self.text, self.at).end()
-            if self.at < len(self.text): return self.text[self.at]
-            self.more()
+        while (at := BLANK(self.text, self.at).end()) == len(self.text): self.more()
+        self.at = at
+        return self.text[at]
 
     def take(self, allowed: str) -> str:
         "Pass one of these characters."
@@ -75,7 +78,7 @@ class Scanner:
         while True:
             self.sign()
             with suppress(ValueError, StopIteration): # it goes on in the next piece, or is none
-                found, end = self.scan(self.text, self.at)
+                found, end = SCAN(self.text, self.at)
                 if end < len(self.text): # else it may be the first half of a number
                     self.at = end
                     return found
@@ -108,20 +111,40 @@ def _listed(scanner: Scanner) -> Iterator[Any]:
         yield scanner.value()
         if scanner.take(',]') == ']': return
 
+# %% ../../nbs/6_data/05e_scan.ipynb #annotation-row
+def annotation_row(a: Any, # an entry of the list of annotations
+                  ) -> tuple[tuple, list, float, tuple]: # ids, box, area, flags, as `Columns` has them
+    "An annotation in numbers. Raises `NotPlain`."
+    typed = typed_object(a, '', Findings()) if isinstance(a, dict) and PLACE not in a else None
+    if typed is None: raise NotPlain(a)
+    ids = typed['id'], typed['image_id'], typed['category_id']
+    if a.get('id') is None: ids = NO_ID, *ids[1:]
+    if not all(isinstance(i, int) for i in ids): raise NotPlain(a)
+    area = float('nan') if a.get('area') is None else plain_number(a['area'])
+    if area is None or area < 0 or a.get('area') is not None and not math.isfinite(area): raise NotPlain(a)
+    return ids, typed['bbox'], area, (typed['iscrowd'], typed['difficult'])
+
+# %% ../../nbs/6_data/05e_scan.ipynb #plain-category
+def plain_category(c: Any) -> bool:
+    "Whether a category is one, with a whole number for an id."
+    return isinstance(c, dict) and not isinstance(plain_id(c.get('id')), str)
+
 # %% ../../nbs/6_data/05e_scan.ipynb #builder
+NO_LISTS = 'categories', *(f'no list: {name}' for name in ('images', 'annotations', 'categories'))
+
 class Builder:
     "Grows columns."
     def __init__(self) -> None:
         self.names: list[str] = []
         self.images, self.ids, self.boxes, self.areas = array('q'), array('q'), array('d'), array('d')
-        self.flags, self.categories, self.findings = array('B'), [], Findings()
+        self.flags, self.categories = array('B'), []
 
     def add(self, name: str, entry: Any) -> None:
         "One more entry. Raises `NotPlain`."
         if name == 'annotations': self.annotation(entry)
         elif name == 'images': self.image(entry)
-        elif name == 'categories': self.categories.append(entry)
-        elif name.startswith('no list: ') and name[9:] in ('images', 'annotations', 'categories'): raise NotPlain(name)
+        elif name == 'categories' and plain_category(entry): self.categories.append(entry)
+        elif name in NO_LISTS: raise NotPlain(name)
 
     def image(self, im: Any) -> None:
         if not isinstance(im, dict) or PLACE in im: raise NotPlain(im)
@@ -131,31 +154,17 @@ class Builder:
         self.images.extend((number, *written_size(im)))
 
     def annotation(self, a: Any) -> None:
-        if not isinstance(a, dict) or PLACE in a: raise NotPlain(a)
-        typed, area = typed_object(a, '', self.findings), _plain_area(a)
-        number = typed['id'] if typed and typed['id'] is not None else NO_ID
-        if not typed or a.get('id') is not None and number == NO_ID: raise NotPlain(a)
-        try: self.ids.extend((number, typed['image_id'], typed['category_id']))
-        except TypeError as e: raise NotPlain(a) from e # an id is a word
-        self.boxes.extend(typed['bbox'])
+        ids, box, area, flags = annotation_row(a)
+        self.ids.extend(ids)
+        self.boxes.extend(box)
         self.areas.append(area)
-        self.flags.extend((typed['iscrowd'], typed['difficult']))
+        self.flags.extend(flags)
 
     def columns(self) -> Columns:
         "What has been added. Raises `NotPlain`."
-        if any(not isinstance(c, dict) or isinstance(plain_id(c.get('id')), str) for c in self.categories):
-            raise NotPlain('categories')
-        numbers = [np.array(part) for part in (self.images, self.ids, self.boxes, self.areas, self.flags)]
-        images, ids, boxes, areas, flags = numbers
-        return Columns(Texts.of(self.names), images.reshape(-1, 3), ids.reshape(-1, 3), boxes.reshape(-1, 4), areas,
-                       flags.reshape(-1, 2))
-
-def _plain_area(a: dict) -> float:
-    "NaN where none is written down."
-    if a.get('area') is None: return float('nan')
-    area = plain_number(a['area'])
-    if area is None or not 0 <= area < float('inf'): raise NotPlain(a)
-    return area
+        images, ids = (np.array(part).reshape(-1, 3) for part in (self.images, self.ids))
+        boxes, flags = np.array(self.boxes).reshape(-1, 4), np.array(self.flags).reshape(-1, 2)
+        return Columns(Texts.of(self.names), images, ids, boxes, np.array(self.areas), flags)
 
 # %% ../../nbs/6_data/05e_scan.ipynb #build
 def build_columns(path: Path, # an annotation file
