@@ -117,6 +117,7 @@ def records_of(split: ColumnSplit, # with the objects of the classes that are le
     kept = ~odd | np.isin(split.images.numbers[:, 0], list(left))
     return ColumnRecords(split.of(learnt), np.flatnonzero(kept), labels, cfg.rules.whole_pixels)
 
+# %% ../../nbs/6_data/05d_column_records.ipynb #brk-0
 def _some(split: ColumnSplit, places: np.ndarray) -> Annotations:
     "Some images with their objects, as `complete` leaves them."
     images = [split.image(i) for i in places.tolist()]

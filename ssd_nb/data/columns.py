@@ -98,6 +98,7 @@ class Sound:
     sizes: np.ndarray # [images, 2] int64 height and width
     stamps: np.ndarray # [images, 2] int64 bytes and nanoseconds, see `headers.stamp`
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-4
 def column_notes(columns: Columns, # of a file
                  categories: list, # as they are written down
                  **about: Any, # folder, source and the rest
@@ -120,6 +121,7 @@ def file_stamps(folder: Path, # where the names start
     except (OSError, ValueError): return None # ValueError: a zero byte in the name
     return found
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-3
 def still_sound(notes: ColumnNotes) -> bool:
     "Whether the image files are as they were when nothing was wrong with them."
     if notes.sound is None: return False
@@ -157,6 +159,7 @@ def column_images(notes: ColumnNotes, # a split
     if notes.keep_sound and len(findings) == before: _remember(notes, images)
     return images
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-0
 def known_headers(notes: ColumnNotes) -> HeaderCache:
     "The headers of a split's images that are known."
     cache, sound = HeaderCache(), notes.sound
@@ -165,6 +168,7 @@ def known_headers(notes: ColumnNotes) -> HeaderCache:
         cache.known[str(notes.folder/name)] = [*stamp, *size, False, '']
     return cache
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-1
 def _remember(notes: ColumnNotes, images: Images) -> None:
     "Keep what is known of sound files."
     names = Texts.of(images.names)
@@ -211,6 +215,7 @@ def column_objects(notes: ColumnNotes, # a split; boxes that are cut are changed
         note_swapped_axes(notes, _sizes_by_id(images, place), findings)
     return np.flatnonzero(kept), place[kept]
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-2
 def _sizes_by_id(images: Images, place: np.ndarray) -> dict[int, dict]:
     "Some images as `judged_objects` asks for them."
     chosen = images.numbers[np.unique(place[place >= 0])].tolist()

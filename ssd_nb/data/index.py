@@ -32,6 +32,7 @@ def write_arrays(path: Path, # file to write
     with replacing(path) as f:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, f, {'about': json.dumps(about)})
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-0
 def map_arrays(path: Path, # of `write_arrays`
               ) -> tuple[dict[str, np.ndarray], dict]: # arrays and what they are
     "Arrays of a file, mapped into memory. Raises `ValueError` or `OSError` for what is no such file."
@@ -60,6 +61,7 @@ def index_places(path: Path, # an annotation file
     key = hashlib.sha256(str(path.absolute()).encode('utf-8', 'surrogatepass')).hexdigest()[:16]
     return [path.with_name(f'.{path.stem}.{kind}'), cache/f'{path.stem}-{key}.{kind}']
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-1
 def file_hash(path: Path) -> str:
     "SHA-256 of a file."
     digest = hashlib.sha256()
@@ -67,6 +69,7 @@ def file_hash(path: Path) -> str:
         while block := file.read(1 << 20): digest.update(block)
     return digest.hexdigest()
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-2
 def keep_arrays(places: list[Path], # where it may stand
                 arrays: dict[str, np.ndarray], # what to keep
                 about: dict, # what it is
@@ -78,6 +81,7 @@ def keep_arrays(places: list[Path], # where it may stand
             return
     _tell(places[0])
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-3
 @lru_cache
 def _tell(place: Path) -> None:
     "Once for each place."
@@ -100,6 +104,7 @@ def find_index(path: Path, # an annotation file
         return arrays, about
     return None
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-4
 def make_index(path: Path, # an annotation file
               ) -> tuple[dict, dict]: # arrays and what they are
     "Read a file and keep its index. Raises `NotPlain`."
@@ -123,6 +128,7 @@ def index_of(path: Path, # an annotation file
         with locked(place.with_name(f'{place.name}.lock')): return find_index(path) or make_index(path)
     return make_index(path)
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-5
 def indexed_notes(path: Path, # an annotation file
                  ) -> ColumnNotes | None: # None: it takes the ordinary way
     "A split in columns; its folder is that of the file."
@@ -150,6 +156,7 @@ def find_sound(places: list[Path], # where it may stand
             return Sound(Texts(arrays['names'], arrays['ends']), arrays['sizes'], arrays['stamps'])
     return None
 
+# %% ../../nbs/6_data/05f_index.ipynb #brk-6
 def keep_sound(places: list[Path], # where it may stand
                key: str, # hash of the annotation file
                sound: Sound, # what was found out

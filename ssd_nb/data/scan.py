@@ -101,6 +101,7 @@ def entries(scanner: Scanner, # of an annotation file
         if scanner.take(',}') == '}': break
     if missing := {'images', 'annotations', 'categories'} - seen: raise NotPlain(f'no {missing}')
 
+# %% ../../nbs/6_data/05e_scan.ipynb #brk-0
 def _listed(scanner: Scanner) -> Iterator[Any]:
     "The entries of a list."
     scanner.take('[')
