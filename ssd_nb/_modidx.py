@@ -1274,6 +1274,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'ssd_nb/networks/mobilenet.py'),
                                            'ssd_nb.networks.mobilenet.mobilenet_v2': ( '2_network/mobilenet.html#mobilenet_v2',
                                                                                        'ssd_nb/networks/mobilenet.py'),
+                                           'ssd_nb.networks.mobilenet.padded': ( '2_network/mobilenet.html#padded',
+                                                                                 'ssd_nb/networks/mobilenet.py'),
                                            'ssd_nb.networks.mobilenet.pointwise': ( '2_network/mobilenet.html#pointwise',
                                                                                     'ssd_nb/networks/mobilenet.py'),
                                            'ssd_nb.networks.mobilenet.separable_extra': ( '2_network/mobilenet.html#separable_extra',
