@@ -165,7 +165,9 @@ PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
         aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
-        pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3))
+        pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3),
+    ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
+        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named

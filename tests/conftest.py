@@ -5,7 +5,7 @@
 What needs the blocked framework is skipped, with that as its reason; `test_missing_framework.py` says what must work
 all the same. What a framework does itself is tested with each of them, by the fixture `backend`; all else with one,
 `BACKEND`."""
-import importlib.util, io, json, os, subprocess, sys, tempfile
+import importlib.util, io, json, os, signal, subprocess, sys, tempfile
 from pathlib import Path
 import cv2, numpy as np, pytest
 
@@ -15,6 +15,9 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.detection.coco_eval import Truth, objects_by_image
 from ssd_nb.detection.postprocess import Detections
+
+# a shell's background jobs start with Ctrl-C ignored, and pass that on
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
 

@@ -1,4 +1,4 @@
-"Networks as rows: names, sizes and boxes that fit; VGG16; averages of the weights; statistics of several devices."
+"Networks as rows: names, sizes and boxes that fit; both backends compared; averages of the weights; several devices."
 import json
 import os
 import subprocess
@@ -10,7 +10,7 @@ from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, 
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError
 from ssd_nb.networks.layers import Layer, Row, row_parameters, row_sizes, same_conv, size_after
-from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, parameters, rows
+from ssd_nb.networks.table import NETWORKS, count, feature_map_sizes, initial_state, least_batch, parameters, rows
 
 @pytest.mark.parametrize('wrong, field', [
     (dict(first_stride=8, steps=()), 'first_stride.*--map_sizes 19,10,5,3,2,1'),
@@ -43,36 +43,68 @@ def test_names_of_the_checkpoint_follow_the_table():
             assert layer.groups in (1, layer.cin) and after == tuple(-(-n//layer.stride) for n in size)
             size = after
 
-@pytest.fixture(scope='module')
-def vgg(): return SSDConfig.preset('ssd300_vgg16')
+PUBLISHED = dict(ssd300_vgg16=(35_641_826, 8732), ssdlite320_mobilenet_v3_large=(3_440_060, 3234)) # numbers, boxes
 
-def test_vgg16_has_the_published_parameters(vgg):
-    "Names and shapes of torchvision's: a file in $SSD_NB_SPEC or in ../shared/spec beside the checkout."
-    assert count(vgg) == 35_641_826 and vgg.num_boxes == 8732
+def published_shapes(name):
+    "Names and shapes of torchvision's network: a file in $SSD_NB_SPEC or in ../shared/spec beside the checkout."
     folder = Path(os.environ.get('SSD_NB_SPEC') or Path(__file__).resolve().parents[2]/'shared'/'spec')
     file = folder/'torchvision_parameters.json'
     if not file.exists(): pytest.skip(f'no published names: set SSD_NB_SPEC to a folder that holds {file.name}')
-    published = json.loads(file.read_text())['ssd300_vgg16']
-    ours, theirs = [tuple(p.shape) for p in parameters(vgg)], [tuple(shape) for _, shape in published]
-    assert sorted(ours) == sorted(theirs)
-    backbone = [p.shape for p in parameters(vgg) if p.part != 'head' and p.kind in ('weight', 'bias')]
-    assert backbone == [tuple(s) for name, s in published if name.startswith(('backbone.features', 'backbone.extra'))]
+    return [(n, tuple(s)) for n, s in json.loads(file.read_text())[name] if not n.endswith('num_batches_tracked')]
 
-def test_vgg16_is_the_same_in_both_backends(vgg):
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_numbers_of_parameters(name):
+    cfg = SSDConfig.preset(name)
+    assert (count(cfg), cfg.num_boxes) == PUBLISHED[name]
+    ours, theirs = [p.shape for p in parameters(cfg)], [shape for _, shape in published_shapes(name)]
+    assert sorted(ours) == sorted(theirs)
+
+def test_vgg16_has_the_published_order():
+    cfg = SSDConfig.preset('ssd300_vgg16')
+    ours = [p for p in parameters(cfg) if p.part != 'head' and p.kind in ('weight', 'bias')]
+    theirs = [(n, s) for n, s in published_shapes('ssd300_vgg16') if n.startswith(('backbone.fea', 'backbone.ex'))]
+    assert [p.shape for p in ours] == [shape for _, shape in theirs]
+
+def test_mobilenet_v3_has_the_published_order():
+    "Heads apart, in which torchvision puts the classes first."
+    cfg = SSDConfig.preset('ssdlite320_mobilenet_v3_large')
+    theirs = [s for n, s in published_shapes('ssdlite320_mobilenet_v3_large') if n.startswith('backbone')]
+    assert [p.shape for p in parameters(cfg) if p.part != 'head'] == theirs
+
+def wide_state(cfg):
+    "First weights with a spread of (2/inputs)**.5: with one of 0.02 the numbers would fade from layer to layer."
+    state = initial_state(cfg)
+    for p in parameters(cfg):
+        if p.kind == 'weight': state[p.name] *= (2/np.prod(p.shape[1:]))**.5/cfg.init_sigma
+    return state
+
+FURTHER = ['ssd300_vgg16', 'ssdlite320_mobilenet_v3_large'] # beside the reference's, see test_parity
+
+@pytest.mark.parametrize('preset', FURTHER)
+def test_outputs_are_the_same_in_both_backends(preset):
     for name in ('torch', 'mindspore'): pytest.importorskip(name)
-    images = random_batch(vgg, 1).images
-    # from 0.02 the numbers would fade from layer to layer; with a spread of (2/inputs)**.5 they keep their size
-    state = initial_state(vgg)
-    for p in parameters(vgg):
-        if p.kind == 'weight': state[p.name] *= (2/np.prod(p.shape[1:]))**.5/vgg.init_sigma
-    found = []
+    cfg, found = SSDConfig.preset(preset), []
+    images = random_batch(cfg, 1).images
     for name in ('torch', 'mindspore'):
-        session = make_session(name, vgg, training=False, device='cpu')
-        session.set_state(state)
+        session = make_session(name, cfg, training=False, device='cpu')
+        session.set_state(wide_state(cfg))
         found.append(session.predict(images))
     for a, b in zip(*found):
-        assert a.shape[1] == 8732 and a.std() > 0
+        assert a.shape[1] == cfg.num_boxes and a.std() > 0
         assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
+
+STEPS_OF = dict(ssd300_vgg16=1, ssdlite320_mobilenet_v3_large=5)
+
+@pytest.mark.parametrize('preset', FURTHER)
+def test_losses_are_the_same_in_both_backends(preset):
+    for name in ('torch', 'mindspore'): pytest.importorskip(name)
+    cfg, found = SSDConfig.preset(preset), []
+    batch = random_batch(cfg, least_batch(cfg))
+    for name in ('torch', 'mindspore'):
+        session = make_session(name, cfg, device='cpu')
+        found.append([float(session.train_step(batch, .001)) for _ in range(STEPS_OF[preset])])
+    a, b = map(np.array, found)
+    assert abs(a[0]/b[0] - 1) <= 1e-5 and np.abs(a/b - 1).max() <= .01
 
 def test_a_network_without_batch_norm_learns(backend):
     "A step of VGG16 with moving averages, on an image: weights move, and everything stays finite."
@@ -83,8 +115,9 @@ def test_a_network_without_batch_norm_learns(backend):
     assert state[SCALER].tolist() == [cfg.loss_scale, 1, 0] and state[AVERAGED] == [1]
     assert (state['map0.scale'] > 19).all() and state['momentum.logits0.predict.bias'].any()
 
-PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'],
-                  mobilenet_v2_openimages=['ssd300_mobilenet_v2_openimages'], vgg16=['ssd300_vgg16'])
+PRESETS_OF = dict(mobilenet_v2=['ssd300_mobilenet_v2'], vgg16=['ssd300_vgg16'],
+                  mobilenet_v2_openimages=['ssd300_mobilenet_v2_openimages'],
+                  mobilenet_v3_large=['ssdlite320_mobilenet_v3_large'])
 
 def test_shared_weights_are_stored_once():
     table = [Row(f'p{k}', ('image',), (Layer(f'p{k}', 3, 8, norm='batch', weights='p'),)) for k in range(2)]

@@ -16,8 +16,8 @@ from ..networks.table import initial_state, parameters, rows
 
 # %% auto #0
 __all__ = ['HALF_TYPES', 'OPS', 'NORMS', 'ACTS', 'parameter', 'make_parameters', 'Store', 'Half', 'MindSporeConv',
-           'MindSporeMaxPool', 'MindSporeBatchNorm', 'MindSporeL2Norm', 'LayerCell', 'RowCell', 'MindSporeNet',
-           'mindspore_loss']
+           'MindSporeMaxPool', 'MindSporeAverage', 'MindSporeBatchNorm', 'MindSporeL2Norm', 'LayerCell', 'RowCell',
+           'MindSporeNet', 'mindspore_loss']
 
 # %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #cell-013
 def parameter(name: str, # unique
@@ -92,7 +92,17 @@ class MindSporeMaxPool(nn.Cell):
         if self.sides is not None: x = ops.pad(x, self.sides, value=-3e38)
         return self.pool(x)
 
-OPS = dict(conv=MindSporeConv, maxpool=MindSporeMaxPool, identity=lambda layer, store: None)
+# %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #ops-3
+class MindSporeAverage(nn.Cell):
+    "The mean of each channel over the whole map."
+    def __init__(self, layer: Layer, store: Store):
+        super().__init__(auto_prefix=False)
+        self.mean = ops.ReduceMean(keep_dims=True)
+
+    def construct(self, x): return self.mean(x, (2, 3))
+
+OPS = dict(conv=MindSporeConv, maxpool=MindSporeMaxPool, average=MindSporeAverage,
+           identity=lambda layer, store: None)
 
 # %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #norms
 class MindSporeBatchNorm(nn.Cell):
@@ -119,7 +129,7 @@ class MindSporeL2Norm(nn.Cell):
         return x/ops.clamp(length, min=1e-12)*self.scale.reshape(1, -1, 1, 1)
 
 NORMS = {None: lambda layer, store: None, 'batch': MindSporeBatchNorm, 'l2': MindSporeL2Norm}
-ACTS = {None: lambda: None, 'relu': ops.ReLU, 'relu6': ops.ReLU6}
+ACTS = {None: lambda: None, 'relu': ops.ReLU, 'relu6': ops.ReLU6, 'hardswish': ops.HSwish, 'hardsigmoid': ops.HSigmoid}
 
 # %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #cell-018
 class LayerCell(nn.Cell):
@@ -143,7 +153,8 @@ class RowCell(nn.Cell):
         super().__init__(auto_prefix=False)
         self.units = nn.CellList([LayerCell(l, store) for l in row.layers], auto_prefix=False)
         self.add, self.act, size = row.combine == 'add', ACTS[row.act](), sizes[row.name]
-        self.sizes = tuple(() if sizes[other] == size else size for other in row.sources[1:]) # to which it is resized
+        fits = [sizes[other] in (size, (1, 1)) for other in row.sources[1:]] # a single cell counts for every cell
+        self.sizes = tuple(() if fit else size for fit in fits) # to which it is resized
 
     def construct(self, x, others):
         for unit in self.units: x = unit(x)

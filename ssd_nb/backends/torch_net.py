@@ -48,7 +48,8 @@ class TorchMaxPool(nn.Module):
         if any(self.sides): x = F.pad(x, self.sides, value=float('-inf'))
         return F.max_pool2d(x, *self.window)
 
-OPS = dict(conv=TorchConv, maxpool=TorchMaxPool, identity=lambda layer: nn.Identity())
+OPS = dict(conv=TorchConv, maxpool=TorchMaxPool, average=lambda layer: nn.AdaptiveAvgPool2d(1),
+           identity=lambda layer: nn.Identity())
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #norms
 def batch_norm(channels: int, cfg: SSDConfig, kind: type = nn.BatchNorm2d) -> nn.Module:
@@ -65,7 +66,8 @@ class L2Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor: return F.normalize(x, dim=1)*self.scale[:, None, None]
 
 NORMS = {None: lambda channels, cfg: nn.Identity(), 'batch': batch_norm, 'l2': L2Norm}
-ACTS = {None: lambda x, inplace: x, 'relu': F.relu, 'relu6': F.relu6}
+ACTS = {None: lambda x, inplace: x, 'relu': F.relu, 'relu6': F.relu6, 'hardswish': F.hardswish,
+        'hardsigmoid': F.hardsigmoid}
 COMBINE = dict(add=torch.add, multiply=torch.mul)
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #unit
@@ -115,7 +117,8 @@ class TorchRows(nn.Module):
         x, size = out[row.sources[0]], self.sizes[row.name]
         for unit in self.units[row.name]: x = unit(x)
         for name in row.sources[1:]:
-            other = out[name] if self.sizes[name] == size else F.interpolate(out[name], size, mode='nearest')
+            fits = self.sizes[name] in (size, (1, 1)) # a single cell counts for every cell
+            other = out[name] if fits else F.interpolate(out[name], size, mode='nearest')
             x = COMBINE[row.combine](x, other)
         return ACTS[row.act](x, inplace=len(row.sources) > 1)
 
