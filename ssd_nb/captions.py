@@ -4,28 +4,34 @@
 
 # %% ../nbs/0_tools/03_captions.ipynb #imports
 from __future__ import annotations
-from typing import Any, Sequence
+from functools import lru_cache
+from typing import Sequence
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.text import Text
+from .errors import later
+
+matplotlib = later('matplotlib')
 
 # %% auto #0
-__all__ = ['class_colour', 'text_colour', 'place_label', 'BoxLabel', 'caption_texts']
+__all__ = ['matplotlib', 'class_colour', 'text_colour', 'place_label', 'caption_texts']
 
 # %% ../nbs/0_tools/03_captions.ipynb #cell-012
 _SHADES = dict(tab20=2, tab20b=4, tab20c=4) # matplotlib's lists, and how many shades of a hue stand together
 
 def _strongest_first(name: str, shades: int) -> list[tuple[float, float, float]]:
     "The colours of a list without its greys, whose parts are equal: the first shade of every hue, then the second ..."
-    colours = colormaps[name].colors # type: ignore[attr-defined] # lists have them, scales have not
+    colours = matplotlib.colormaps[name].colors
     return [c for i in range(shades) for c in colours[i::shades] if max(c) > min(c)]
 
-_COLOURS = [c for name, shades in _SHADES.items() for c in _strongest_first(name, shades)]
+@lru_cache
+def _colours() -> list[tuple[float, float, float]]:
+    "All colours of classes."
+    return [c for name, shades in _SHADES.items() for c in _strongest_first(name, shades)]
 
 def class_colour(label: int, # 0 is the background
                 ) -> tuple[float, float, float]: # red, green, blue in [0,1]
     "The colour of a class in every picture; labels above 54 begin again at label 1's."
-    return (.6, .6, .6) if label == 0 else _COLOURS[(label - 1) % len(_COLOURS)]
+    if label == 0: return .6, .6, .6
+    return _colours()[(label - 1) % len(_colours())]
 
 # %% ../nbs/0_tools/03_captions.ipynb #cell-015
 def text_colour(background: Sequence[float], # red, green, blue in [0,1]
@@ -54,35 +60,6 @@ def place_label(box: Sequence[float], # xyxy of the object, in pixels
     inside = [(min(max(x, 0.), max(image[0] - w, 0.)), min(max(y, 0.), max(image[1] - h, 0.))) for x, y in places]
     rectangles = [(x, y, x + w, y + h) for x, y in inside]
     return min(rectangles, key=lambda r: sum(_overlap(r, t) for t in taken))
-
-# %% ../nbs/0_tools/03_captions.ipynb #cell-021
-class BoxLabel(Text):
-    "The label of a box; finds its place when it is drawn and keeps it as `place`, xyxy in image pixels."
-    def __init__(self, text: str, # e.g. 'cat 0.87'
-                 box: Sequence[float], # xyxy of the object, in image pixels
-                 colour: Sequence[float], # of the background
-                 fontsize: float, # points
-                 before: Sequence[BoxLabel]): # the labels that are drawn earlier and have their places
-        super().__init__(0, 0, text, color=text_colour(colour), fontsize=fontsize, va='baseline', ha='left', zorder=4,
-                         bbox=dict(boxstyle='square,pad=0.18', facecolor=colour, edgecolor='none'))
-        self.box, self.before = box, list(before)
-        self.place: Any = None # xyxy, once it is drawn
-        self.set_in_layout(False)
-
-    def draw(self, renderer: Any) -> None:
-        "Measure, take the place, draw."
-        self.update_bbox_position_size(renderer)
-        patch, area = self.get_bbox_patch().get_window_extent(renderer), self.axes.bbox
-        (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
-        sx, sy = (right - left)/area.width, (bottom - top)/area.height # image pixels a screen pixel
-        box = np.asarray(self.box) - (left, top, left, top)
-        taken = [label.place for label in self.before]
-        self.place = place_label(box, (patch.width*sx, patch.height*sy), (right - left, bottom - top), taken)
-        x, y = self.get_transform().transform(self.get_position())
-        x, y = x + area.x0 + self.place[0]/sx - patch.x0, y + area.y1 - self.place[3]/sy - patch.y0
-        self.set_position(self.get_transform().inverted().transform((x, y)))
-        super().draw(renderer)
-        self.stale = False
 
 # %% ../nbs/0_tools/03_captions.ipynb #cell-023a
 def caption_texts(count: int, # boxes

@@ -5,7 +5,7 @@
 # %% ../nbs/9_use/07_demo.ipynb #imports
 from __future__ import annotations
 from pathlib import Path
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 import numpy as np
 from .config import config_from_args, make_parser
 from .detection.postprocess import Detections
@@ -13,8 +13,9 @@ from .errors import optional, plain_errors
 from .fields import Parser
 from .files import next_folder
 from .predict import detect_files, image_files, make_detector, pixels, predict
-from .visualize import Picture, panels, save_figure, show_image
+from .visualize import panels, save_figure, show_image
 from .weights import load
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'SURE', 'MOST', 'photographs', 'page_of', 'demo_parser', 'main']

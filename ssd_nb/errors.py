@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator, TextIO
 
 # %% auto #0
 __all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'leave', 'plain_errors',
-           'MissingPackage', 'patient_threads', 'optional']
+           'MissingPackage', 'patient_threads', 'optional', 'Later', 'later']
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-003
 class UserError(Exception):
@@ -110,3 +110,13 @@ def optional(name: str, # module to import
     except ModuleNotFoundError as e:
         raise MissingPackage(f"{purpose} needs {e.name}, which is not installed: pip install 'ssd_nb[{extra}]', "
                              f"or pip install -e '.[{extra}]' in a clone") from e
+
+# %% ../nbs/0_tools/01_errors.ipynb #later
+class Later(ModuleType):
+    "A module that is loaded when something of it is first asked for."
+    def __getattr__(self, name: str) -> Any: return getattr(importlib.import_module(self.__name__), name)
+
+def later(name: str, # of a module, such as 'matplotlib.patches'
+         ) -> Any: # a module
+    "A promise of a module. What is wrong with the module shows when it is used."
+    return Later(name)

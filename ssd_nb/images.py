@@ -7,13 +7,14 @@ from __future__ import annotations
 import io
 import warnings
 from pathlib import Path
-import cv2
+from typing import Any
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
-from .errors import DataError
+from .errors import DataError, later
+
+cv2, Image, ImageOps = later('cv2'), later('PIL.Image'), later('PIL.ImageOps') # loaded with the first image
 
 # %% auto #0
-__all__ = ['image_bytes', 'shrink', 'pixels_of', 'load_image', 'image_size']
+__all__ = ['cv2', 'Image', 'ImageOps', 'image_bytes', 'shrink', 'pixels_of', 'load_image', 'image_size']
 
 # %% ../nbs/0_tools/05_images.ipynb #cell-008
 def image_bytes(image: Path | bytes) -> bytes: # an encoded image file
@@ -40,7 +41,7 @@ def _decode_jpeg(data: bytes, reduce: int) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, image)
 
 # %% ../nbs/0_tools/05_images.ipynb #cell-013
-def pixels_of(image: Image.Image, # a picture of Pillow's
+def pixels_of(image: Any, # a picture of Pillow's
              ) -> np.ndarray: # [H, W, 3] uint8 RGB
     "The pixels of a picture as a viewer shows them: turned as EXIF says, 16 bits brought to 8, white if transparent."
     image = ImageOps.exif_transpose(image)
@@ -56,7 +57,7 @@ def pixels_of(image: Image.Image, # a picture of Pillow's
 def _decode_other(data: bytes) -> np.ndarray:
     "RGB of anything that Pillow or OpenCV can read."
     try: return pixels_of(Image.open(io.BytesIO(data)))
-    except UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
+    except Image.UnidentifiedImageError: # Pillow knows no colour TIFF files of 16 bits
         tiff = data[:4] in (b'II*\0', b'MM\0*')
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if tiff else None
         if image is None: raise ValueError('of no known format') from None

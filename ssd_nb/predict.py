@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Sequence, Union
+from typing import TYPE_CHECKING, Any, Iterator, Sequence, Union
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
@@ -26,8 +26,9 @@ from .files import next_folder, replacing
 from .data.entries import stable_ids
 from .training.evaluation import LOOK
 from .detection.postprocess import Detections, postprocess
-from .visualize import Picture, save_figure, show_image
+from .visualize import save_figure, show_image
 from .names import is_hidden
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
 __all__ = ['AnyImage', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector', 'make_detector', 'load_detector', 'detect',

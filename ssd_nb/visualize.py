@@ -4,39 +4,23 @@
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-002
 from __future__ import annotations
-import io
 from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
-from matplotlib.patheffects import withStroke
-from .captions import BoxLabel, caption_texts, class_colour
+from .captions import caption_texts, class_colour
+from .errors import later
 from .files import replacing
-from .letters import literal
+if TYPE_CHECKING: # for annotations
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from ssd_nb.artists import Picture
+
+artists, letters = later('ssd_nb.artists'), later('ssd_nb.letters') # with matplotlib, when something is drawn
+colors, patches, patheffects = map(later, ('matplotlib.colors', 'matplotlib.patches', 'matplotlib.patheffects'))
 
 # %% auto #0
-__all__ = ['LINE_COLOURS', 'Picture', 'panels', 'draw_boxes', 'show_image', 'show_grid', 'running_mean', 'plot_lines',
-           'save_figure']
-
-# %% ../nbs/0_tools/04_pictures.ipynb #cell-004
-class Picture(Figure):
-    "A matplotlib figure that a notebook shows by itself; it draws without a screen and registers nowhere."
-    def __init__(self, width: float, # inches
-                 height: float, # inches
-                 dpi: float = 100, # pixels per inch
-                 **kwargs: Any): # passed on to `Figure`
-        super().__init__(figsize=(width, height), dpi=dpi, **kwargs)
-        FigureCanvasAgg(self)
-
-    def _repr_png_(self) -> bytes:
-        "The picture as a notebook shows it."
-        buffer = io.BytesIO()
-        # without matplotlib's version in the file, equal pictures are equal bytes
-        self.savefig(buffer, format='png', metadata={'Software': None})
-        return buffer.getvalue()
+__all__ = ['artists', 'letters', 'colors', 'patches', 'patheffects', 'LINE_COLOURS', 'panels', 'draw_boxes', 'show_image',
+           'show_grid', 'running_mean', 'plot_lines', 'save_figure']
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-004-2
 def panels(rows: int = 1, # axes below each other
@@ -46,7 +30,7 @@ def panels(rows: int = 1, # axes below each other
            **kwargs: Any, # passed on to `Figure.subplots`, e.g. `sharey=True`
           ) -> tuple[Picture, np.ndarray]: # the picture and its axes [rows, columns]
     "An empty picture with a grid of plain axes, for plots that have no function of their own."
-    fig = Picture(width, height, layout='constrained')
+    fig = artists.Picture(width, height, layout='constrained')
     axes = fig.subplots(rows, columns, squeeze=False, **kwargs)
     for ax in axes.flat: ax.spines[['top', 'right']].set_visible(False)
     return fig, axes
@@ -67,19 +51,21 @@ def draw_boxes(ax: Any, # matplotlib axes that show an image
     boxes = np.asarray(boxes, float).reshape(-1, 4)
     captions = caption_texts(len(boxes), labels, scores, names)
     order = range(len(boxes)) if scores is None else np.argsort(-np.asarray(scores), kind='stable')
-    before = [artist for artist in ax.texts if isinstance(artist, BoxLabel)] # of an earlier call on the same axes
+    before = [text for text in ax.texts if isinstance(text, artists.BoxLabel)] # of an earlier call on the same axes
     for i in order:
-        c = class_colour(1 if labels is None else int(labels[i])) if colour is None else to_rgb(colour)
+        c = class_colour(1 if labels is None else int(labels[i])) if colour is None else colors.to_rgb(colour)
         ax.add_patch(_rimmed(boxes[i], c, width, style))
-        if captions[i] and fontsize: before.append(ax.add_artist(BoxLabel(captions[i], boxes[i], c, fontsize, before)))
+        if not (captions[i] and fontsize): continue
+        label = artists.BoxLabel(captions[i], boxes[i], c, fontsize, before)
+        before.append(ax.add_artist(label))
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-025-2
 def _rimmed(box: Sequence[float], colour: Sequence[float], width: float, style: str) -> Rectangle:
     "The outline of a box with a thin dark rim."
     x1, y1, x2, y2 = box
-    rim = withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, .55))
-    return Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width, linestyle=style,
-                     zorder=3, path_effects=[rim])
+    rim = patheffects.withStroke(linewidth=width + 1.2, foreground=(0, 0, 0, .55))
+    return patches.Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linewidth=width,
+                             linestyle=style, zorder=3, path_effects=[rim])
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-027
 def _check_image(image: np.ndarray) -> np.ndarray:
@@ -113,7 +99,7 @@ def show_image(image: np.ndarray, # uint8 RGB [H, W, 3]
     if ax is None:
         (h, w), head = image.shape[:2], .28 if title else 0.
         width, height = side*w/max(h, w), side*h/max(h, w)
-        ax = Picture(width, height + head).add_axes((0, 0, 1, height/(height + head)))
+        ax = artists.Picture(width, height + head).add_axes((0, 0, 1, height/(height + head)))
     _fill_axes(ax, image, title)
     if boxes is not None: draw_boxes(ax, boxes, labels, scores, names, **kwargs)
     return ax.figure
@@ -153,7 +139,7 @@ def _grid_axes(count: int, # images
               ) -> tuple[Picture, list]: # the picture and the axes of each image
     "Axes in rows, for images of one width."
     rows = -(-count//columns) # rounded up
-    fig = Picture(columns*(width + gap) - gap, rows*(height + head + gap) - gap)
+    fig = artists.Picture(columns*(width + gap) - gap, rows*(height + head + gap) - gap)
     w, h = fig.get_size_inches()
     axes = []
     for i in range(count):
@@ -218,6 +204,6 @@ def save_figure(fig: Figure, # any matplotlib figure
     path = Path(path)
     if path.suffix.lower() != '.png':
         raise ValueError(f'{path}: pictures are written as PNG; give a name that ends in .png')
-    literal(fig) # class names are text
+    letters.literal(fig) # class names are text
     with replacing(path) as beside: fig.savefig(beside, format='png', dpi=dpi or 'figure', metadata={'Software': None})
     return path

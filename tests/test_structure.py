@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT/'ssd_nb'
 FREE = ('00_tour', 'index') # notebooks that show everything and export nothing
 WINGS = { # folder of notebooks: modules and packages that it exports
-    '0_tools': 'letters errors files captions visualize images fields names',
+    '0_tools': 'letters errors files captions artists visualize images fields names',
     '1_boxes': 'boxes',
     '2_network': 'networks',
     '3_learning': 'learning',
@@ -80,6 +80,8 @@ def imported(tree: ast.AST, package: str = '') -> set[str]:
     out = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import): out |= {a.name for a in node.names}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == 'later': # a module that is loaded when it is used
+            out |= {a.value for a in node.args if isinstance(a, ast.Constant)}
         if not isinstance(node, ast.ImportFrom): continue
         up = package.split('.')[:len(package.split('.')) - node.level + 1] if node.level else []
         base = '.'.join([*up, *filter(None, [node.module])])

@@ -10,7 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
 from tqdm import tqdm
 from ..boxes.coding import iou, to_corners
@@ -24,7 +24,8 @@ from .records import Dataset
 from ..errors import ConfigError, DataError
 from ..images import load_image
 from ..captions import class_colour
-from ..visualize import Picture, panels, save_figure
+from ..visualize import panels, save_figure
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
 __all__ = ['ORDER', 'damage', 'decode_all', 'best_overlap', 'all_boxes', 'Checkup', 'check_split', 'summary', 'table',

@@ -5,12 +5,12 @@
 # %% ../../nbs/4_detection/04_mistakes.ipynb #imports
 from __future__ import annotations
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
-from matplotlib.figure import Figure
 from .postprocess import Detections
 from ..visualize import draw_boxes, show_image
 from .coco_eval import Objects, overlaps
+if TYPE_CHECKING: from matplotlib.figure import Figure # for annotations
 
 # %% auto #0
 __all__ = ['KIND_COLOURS', 'ErrorKinds', 'error_kinds', 'show_errors']

@@ -6,16 +6,17 @@
 from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
-import cv2
 import numpy as np
 from ..boxes.coding import clip_boxes, iou
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, later
 from ..fields import number, rule
 from ..images import load_image, shrink
 from ..networks.layers import NetworkConfig
 
+cv2 = later('cv2') # with the first image
+
 # %% auto #0
-__all__ = ['WHOLE', 'GREY', 'AugmentConfig', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
+__all__ = ['cv2', 'WHOLE', 'GREY', 'AugmentConfig', 'into_window', 'out_of_window', 'centres_inside', 'objects_in', 'crop_tries',
            'crop_passes', 'draw_crop', 'reduction', 'to_cells', 'cut_out', 'show_window', 'load_square', 'resize',
            'flip_boxes', 'colour_matrix', 'change_colours', 'turn_hue', 'draw_canvas', 'mean_colour', 'augment']
 

@@ -8,24 +8,28 @@ import json
 import pickle
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 import numpy as np
-from matplotlib.patches import Patch
 from tqdm import tqdm
 from ..images import load_image
 from ..backends.session import Alone, Group, Session
 from ..detection.coco_eval import Report, objects_by_image, pr_curve, to_coco_results
 from ..detection.mistakes import KIND_COLOURS, ErrorKinds, error_kinds, show_errors
 from ..config import SSDConfig
+from ..errors import later
 from ..files import replacing
 from ..data.records import Dataset
 from ..data.loader import EvalBatch, Loader
 from ..detection.postprocess import Detections, postprocess
-from ..visualize import Picture, panels, plot_lines, save_figure, show_grid
+from ..visualize import panels, plot_lines, save_figure, show_grid
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
+
+artists, patches = later('ssd_nb.artists'), later('matplotlib.patches') # when something is drawn
 
 # %% auto #0
-__all__ = ['LOOK', 'MOST', 'MISTAKES', 'predictions', 'detect_by', 'detect_all', 'confident', 'detections_picture',
-           'curves_picture', 'kinds_by_image', 'count_kinds', 'rank_images', 'review_picture', 'save_evaluation']
+__all__ = ['artists', 'patches', 'LOOK', 'MOST', 'MISTAKES', 'predictions', 'detect_by', 'detect_all', 'confident',
+           'detections_picture', 'curves_picture', 'kinds_by_image', 'count_kinds', 'rank_images', 'review_picture',
+           'save_evaluation']
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-009
 def predictions(session: Session, # a network
@@ -166,7 +170,7 @@ def _legend(fig: Picture) -> None:
     names = []
     for kind, colour in KIND_COLOURS.items():
         face, style = ('none', '--') if kind == 'missed' else (colour, '-')
-        names.append(Patch(facecolor=face, edgecolor='#555555', linestyle=style, label=kind))
+        names.append(patches.Patch(facecolor=face, edgecolor='#555555', linestyle=style, label=kind))
     columns = len(names) if fig.get_figwidth() > 6.5 else 4
     fig.legend(handles=names, loc='lower center', ncols=columns, frameon=False, fontsize=8, handlelength=1.6,
                columnspacing=1.4, borderaxespad=.3)
@@ -188,7 +192,7 @@ def review_picture(dataset: Dataset, # where the images are
     rows = {what: places[:columns] for what, places in rank_images(kinds).items() if places}
     tall = [_row_height(dataset, places, side) for places in rows.values()]
     step, head, foot = side + .08, .5, .45 # inches; above the images of a row are its heading and their titles
-    fig = Picture(columns*step - .08, sum(tall) + len(rows)*(head + .08) + foot)
+    fig = artists.Picture(columns*step - .08, sum(tall) + len(rows)*(head + .08) + foot)
     width, height = fig.get_size_inches()
     top = height
     for (what, places), inches in zip(rows.items(), tall):

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
 from ..errors import CheckpointError, optional
 from ..files import replacing
-from ..visualize import Picture, panels, plot_lines
+from ..visualize import panels, plot_lines
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
 __all__ = ['Step', 'read_steps', 'Metrics', 'thinned', 'curves', 'event_format', 'EventFile']
