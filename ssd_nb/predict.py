@@ -100,7 +100,7 @@ def load_detector(checkpoint: str | Path, # a file, or a run folder
                   **changes: Any, # configuration fields, e.g. min_score=.5, device='cuda'
                  ) -> Detector:
     "The network of a checkpoint, ready to look at images. Raises `CheckpointError` or `ConfigError`."
-    state, cfg, meta = load(find_checkpoint(checkpoint))
+    state, cfg, meta = load(find_checkpoint(checkpoint), whole=True)
     return make_detector(state, make_config({'min_score': LOOK, **changes}, cfg), meta)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-022
@@ -252,7 +252,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = predict_parser().parse_args(argv)
         paths, checkpoint = image_files(args.images), find_checkpoint(getattr(args, 'checkpoint_path', ''))
-        state, trained, meta = load(checkpoint)
+        state, trained, meta = load(checkpoint, whole=True)
         cfg = config_from_args(args, trained.replace(output_dir='', min_score=LOOK))
         folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'predict')
         predict(paths, make_detector(state, cfg, meta), folder)
