@@ -62,6 +62,8 @@ class DataRules(Numbers):
         "rows of TXT data sets are read y before x, and refused at evaluation")
     voc_published: bool | None = rule(False, True,
         "VOC corners are moved by a pixel, difficult objects are like any other")
+    background: str | None = rule('keep', 'drop', "training images on which nothing is annotated: keep learns that "
+        "there is nothing to find, drop leaves them out", choices=('keep', 'drop'))
 
 # %% ../nbs/5_numbers/01_config.ipynb #startconfig
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+class SSDConfig(DataConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
                 AugmentConfig, MatchConfig):
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
@@ -164,10 +166,11 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
-        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), class_loss='hard_negatives',
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3),
     ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
-        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
+        box_layout='paper', aspect_ratios=((2,3),)*6, class_loss='hard_negatives', init_sigma=.03,
+        pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
 
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named

@@ -16,11 +16,12 @@ from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox', 'usable_objects',
-           'renumbered', 'new_findings', 'complete']
+__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox',
+           'usable_objects', 'renumbered', 'new_findings', 'empty_images', 'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
 PLACE = 'written at' # key of an entry for its file and line, where readers know it
+EMPTY = 'nothing written' # key of an image: whether it has no annotation at all, not even a faulty one
 
 @dataclass(frozen=True)
 class Annotations:
@@ -262,6 +263,14 @@ def new_findings(cfg: SSDConfig, # protocol, on_bad_data
     if not training or cfg.rules.whole_pixels: return Findings(('no area', 'outside'))
     return Findings(('outside',) if cfg.on_bad_data == 'clip' else ())
 
+# %% ../../nbs/6_data/04_annotations.ipynb #empty-images
+def empty_images(notes: Annotations, # as they are written down
+                ) -> set: # their ids
+    "The images on which nothing at all is annotated."
+    written = {plain_id(a.get('image_id')) for _, a in listed(notes, 'annotations')}
+    silent = [im for _, im in listed(notes, 'images') if im.get(EMPTY, True)]
+    return {plain_id(im.get('id')) for im in silent} - written
+
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-052
 def complete(notes: Annotations, # a split as it is written down
              cfg: SSDConfig, # on_bad_data
@@ -271,7 +280,8 @@ def complete(notes: Annotations, # a split as it is written down
             ) -> Annotations: # with what can be used, typed and complete
     "Check every entry of a split. Never raises."
     names = usable_categories(notes, findings)
-    images = usable_images(notes, cache, findings)
+    empty, images = empty_images(notes), usable_images(notes, cache, findings)
+    images = {number: im | {EMPTY: number in empty} for number, im in images.items()}
     clip = training and cfg.on_bad_data == 'clip'
     objects = usable_objects(notes, images, names, clip, findings)
     return replace(notes, truth=renumbered(list(images.values()), names, objects))

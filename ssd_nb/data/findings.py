@@ -53,6 +53,7 @@ NOTES = { # kind: remedy
     'other class': 'not among --classes, left out',
     'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
     'difficult': 'left out of training under the standard protocol, not counted as missed at evaluation',
+    'background': 'learnt as an image on which there is nothing to find; --background drop leaves it out',
     'no objects': 'left out of training, used at evaluation'}
 
 KINDS = { # kind: severity, remedy

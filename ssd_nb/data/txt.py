@@ -9,7 +9,7 @@ from pathlib import Path
 from ..config import SSDConfig
 from ..errors import DataError
 from ..names import find_file
-from .annotations import PLACE, Annotations
+from .annotations import EMPTY, PLACE, Annotations
 from .entries import stable_ids
 from .findings import Findings
 from .voc import corner_bbox, read_lines
@@ -116,7 +116,7 @@ def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_di
     most = max((b[4] for _, _, boxes in rows for b in boxes if 0 <= b[4] < 1e6), default=0)
     ids, images, annotations = stable_ids([name for _, name, _ in rows]), [], []
     for where, name, boxes in rows:
-        images.append({'id': ids[name], 'file_name': name, PLACE: where})
+        images.append({'id': ids[name], 'file_name': name, PLACE: where, EMPTY: not boxes})
         for a in row_objects(boxes, cfg, most, where, findings):
             annotations.append(a | dict(id=len(annotations) + 1, image_id=ids[name]))
     names = cfg.classes or [f'class {i}' for i in range(1, cfg.class_num)]

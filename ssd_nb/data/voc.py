@@ -11,7 +11,7 @@ from ..config import SSDConfig
 from ..errors import DataError
 from ..fields import nearest
 from ..names import exists, find_file, folder_contents, is_hidden
-from .annotations import PLACE, Annotations
+from .annotations import EMPTY, PLACE, Annotations
 from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
 
@@ -38,10 +38,11 @@ def parse_voc(data: bytes, # an XML file
         return None
     size = {side: root.findtext(f'size/{side}') for side in ('height', 'width')}
     objects = []
-    for n, element in enumerate(root.findall('object'), 1):
+    elements = root.findall('object')
+    for n, element in enumerate(elements, 1):
         one = _voc_object(element, f'{source}: object {n}', findings, published)
         if one: objects.append(one)
-    return size | dict(file_name=root.findtext('filename')), objects
+    return size | {'file_name': root.findtext('filename'), EMPTY: not elements}, objects
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-064
 def _voc_object(element: ElementTree.Element, where: str, findings: Findings,
