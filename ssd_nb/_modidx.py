@@ -1029,6 +1029,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'ssd_nb/detection/postprocess.py'),
                                               'ssd_nb.detection.postprocess.nms': ( '4_detection/postprocess.html#nms',
                                                                                     'ssd_nb/detection/postprocess.py'),
+                                              'ssd_nb.detection.postprocess.only_best': ( '4_detection/postprocess.html#only_best',
+                                                                                          'ssd_nb/detection/postprocess.py'),
                                               'ssd_nb.detection.postprocess.postprocess': ( '4_detection/postprocess.html#postprocess',
                                                                                             'ssd_nb/detection/postprocess.py')},
             'ssd_nb.detection.voc_eval': { 'ssd_nb.detection.voc_eval._joined': ( '4_detection/voc_eval.html#_joined',

@@ -52,7 +52,7 @@ class Family:
 IMAGENET = dict(pixel_mean=(.485, .456, .406), pixel_std=(.229, .224, .225))
 MOBILE = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
 CAFFE = dict(pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3)
-FOUND = dict(nms_threshold=.45, min_score=.01, max_boxes=200)
+FOUND = dict(class_loss='hard_negatives', nms_threshold=.45, min_score=.01, max_boxes=200, class_candidates=400)
 
 def _mobile(names: Blocks) -> Callable[[SSDConfig], Places]:
     return lambda cfg: mobilenet_places(names, cfg)
@@ -62,7 +62,7 @@ FAMILIES = dict(
                                     finish=y_first, complete=True),
     torchvision_ssdlite320_mobilenet_v3_large=Family(
         "torchvision's ssdlite320_mobilenet_v3_large", 'ssdlite320_mobilenet_v3_large', ssd_lite_places,
-        FOUND | dict(nms_threshold=.55, min_score=.001, max_boxes=300), finish=y_first, complete=True),
+        FOUND | dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300), finish=y_first, complete=True),
     torchvision_mobilenet_v2=Family("torchvision's mobilenet_v2", 'ssd300_mobilenet_v2', _mobile(TORCHVISION), MOBILE),
     timm_mobilenetv2_100=Family("timm's mobilenetv2_100", 'ssd300_mobilenet_v2', _mobile(TIMM), MOBILE),
     mindcv_mobilenet_v2_100=Family("MindCV's mobilenet_v2_100", 'ssd300_mobilenet_v2', _mobile(MINDCV), MOBILE,
