@@ -102,7 +102,8 @@ def main(path: str) -> None:
             found = make(name)
             out |= {f'{name}/{key}': value for key, value in found.items()}
             sizes = {key: list(value.shape) for key, value in found.items()}
-            print(name, sizes, {key: v.round(3).tolist() for key, v in found.items() if key.endswith('_all')}, sep='\n  ')
+            summaries = {key: value.round(3).tolist() for key, value in found.items() if key.endswith('_all')}
+            print(name, sizes, summaries, sep='\n  ')
     np.savez_compressed(path, **out)
     print(f'{path}: {Path(path).stat().st_size:,} bytes')
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Sequence
 from . import checkpoint
 from .backends.ckpt import read_ckpt
-from .backends.families import FAMILIES, recognise, translate
+from .backends.families import FAMILIES, family_of, translate
 from .backends.places import Arrays
 from .backends.pth_file import read_pth
 from .backends.published import PUBLISHED, entry, get
@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 # %% auto #0
 __all__ = ['Loaded', 'ACTIONS', 'ABOUT', 'find_checkpoint', 'arrays_in', 'known_about', 'load_openimages', 'load_family', 'load',
-           'classes_told', 'described', 'described_file', 'keep', 'main', 'shown']
+           'classes_told', 'described', 'described_file', 'keep', 'main', 'about_weights']
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #find
 def find_checkpoint(source: str | Path, # a name of `PUBLISHED`, a file, or a run folder
@@ -74,15 +74,17 @@ def load_openimages(name: str, # a key of `PUBLISHED`
     state = read_openimages(get(name).read_bytes()[about.start:], cfg)
     return state, cfg, known_about(name, preset, source=about.source, licence=about.licence)
 
+# %% ../nbs/7_frameworks/16_weights.ipynb #load-3
 def load_family(arrays: Arrays, # by the names in a file
                 path: Path, # the file
                 name: str, # how the weights shall be called
                ) -> Loaded:
     "The weights of another library. Raises `CheckpointError` if nobody's names are in the file, or not all fit."
-    kind = recognise(arrays)
+    kind = family_of(arrays)
     if not kind:
-        raise CheckpointError(f'{path}: {len(arrays)} arrays ({", ".join(list(arrays)[:3])} ...) of a network that is not '
-                              f'known here; known are {", ".join(family.source for family in FAMILIES.values())}')
+        first, known = ', '.join(list(arrays)[:3]), ', '.join(family.source for family in FAMILIES.values())
+        raise CheckpointError(f'{path}: {len(arrays)} arrays ({first} ...) of a network that is not known here; '
+                              f'known are {known}')
     try: state, cfg = translate(kind, arrays)
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from e
     family = FAMILIES[kind]
@@ -100,7 +102,7 @@ def load(source: str | Path, # a name of `PUBLISHED`, a checkpoint, a run folder
     if name in PUBLISHED and PUBLISHED[name].package: return load_openimages(name)
     path = get(name) if name in PUBLISHED else Path(source)
     arrays = arrays_in(path)
-    reference = path.suffix == '.ckpt' and not recognise(arrays)
+    reference = path.suffix == '.ckpt' and not family_of(arrays)
     if reference or not arrays: found = checkpoint.load(path)
     else: found = load_family(arrays, path, name if name in PUBLISHED else path.name)
     if whole and not found[2].get('complete', True):
@@ -114,6 +116,7 @@ def classes_told(classes: Sequence[str], # of an entry
     "The classes of weights in words."
     return f'{len(classes)}: {", ".join(classes)}' if classes else 'none; a backbone to start a training from'
 
+# %% ../nbs/7_frameworks/16_weights.ipynb #command-1b
 def described(name: str, # a key of `PUBLISHED`
               short: bool = False, # the classes in one line
              ) -> str: # several lines
@@ -138,6 +141,7 @@ def described_file(source: str, # a file
                  insists=', '.join(f'{name} {getattr(cfg, name)}' for name in about.get('insists', ())))
     return '\n'.join([source, *(f'  {what:10}{text}' for what, text in lines.items() if text)])
 
+# %% ../nbs/7_frameworks/16_weights.ipynb #command-keep
 def keep(source: str, # a name of `PUBLISHED`, or a file
          target: str, # file to write
         ) -> None:
@@ -148,16 +152,17 @@ def keep(source: str, # a name of `PUBLISHED`, or a file
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #command-2
 ACTIONS = {'list': (), 'show': ('NAME or FILE',), 'get': ('NAME',), 'convert': ('NAME or FILE', 'OUT.safetensors')}
-ABOUT = f'''Published weights. Every --checkpoint_path and --pre_trained takes their names, and files of other libraries.
+ABOUT = f'''Published weights. Every --checkpoint_path and --pre_trained takes their names, and files of others.
 
   list             all that have a name
   show NAME|FILE   one of them: source, licence, figures, classes; or what a file turns out to be
   get NAME         fetch it now, and say where it is
   convert IN OUT   a name or a file as a .safetensors file
 
-Files that are recognised: {", ".join(family.source for family in FAMILIES.values())};
+Files that are family_ofd: {", ".join(family.source for family in FAMILIES.values())};
 checkpoints of this library, and .ckpt files of the reference.'''
 
+# %% ../nbs/7_frameworks/16_weights.ipynb #command-main
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.weights`."
@@ -170,13 +175,13 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         wanted = ACTIONS[args.action]
         if len(args.names) != len(wanted): raise UserError(f'{args.action}: give {" and ".join(wanted) or "no name"}')
         if args.action == 'list': print('\n\n'.join(described(name, short=True) for name in PUBLISHED))
-        elif args.action == 'show': print(shown(*args.names))
+        elif args.action == 'show': print(about_weights(*args.names))
         elif args.action == 'get': print(get(*args.names))
         else: keep(*args.names)
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #command-3
-def shown(source: str, # a name of `PUBLISHED`, or a file
-         ) -> str: # several lines
+def about_weights(source: str, # a name of `PUBLISHED`, or a file
+                 ) -> str: # several lines
     "What is known about weights."
     if source in PUBLISHED or not Path(source).exists(): return described(source)
     return described_file(source)

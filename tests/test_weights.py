@@ -5,7 +5,7 @@ import numpy as np, pytest
 from conftest import BACKEND, FRAMEWORKS, command
 from ssd_nb import weights
 from ssd_nb.backends.ckpt import write_ckpt
-from ssd_nb.backends.families import FAMILIES, config_of, recognise, translate
+from ssd_nb.backends.families import FAMILIES, config_of, family_of, translate
 from ssd_nb.backends.places import names_of
 from ssd_nb.backends.published import Published, fetch_address
 from ssd_nb.backends.session import make_session
@@ -322,7 +322,7 @@ def test_the_classifier_of_vgg_is_thinned():
     assert np.array_equal(state['fc6.weight'][1, 5], cells[4, 5, ::3, ::3]) and state['fc6.bias'][2] == 8
     assert state['fc7.weight'].shape == (1024, 1024, 1, 1) and cfg.pixel_std == (.229, .224, .225)
     nothing = {name: np.full_like(a, np.nan) for name, a in classifier.items()}
-    assert recognise(arrays | nothing) == 'torchvision_vgg16_features'
+    assert family_of(arrays | nothing) == 'torchvision_vgg16_features'
     assert config_of(FAMILIES['torchvision_vgg16_features'], arrays).pixel_std == (1/255,)*3
 
 class Harm:

@@ -9,14 +9,14 @@ from typing import Any, Callable
 import numpy as np
 from .places import (
     MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mobilenet_places, names_of, ssd_lite_places, ssd_vgg_places,
-    thinned, vgg_places, without_untrained, y_first)
+    thinned_classifier, vgg_places, without_untrained, y_first)
 from ..config import SSDConfig
 from ..errors import CheckpointError
 from ..networks.table import parameters
 
 # %% auto #0
-__all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'IMAGENET', 'MOBILE', 'CAFFE', 'FOUND', 'FAMILIES', 'ASIDE', 'classes_with_gaps',
-           'Family', 'recognise', 'config_of', 'misfits', 'translate']
+__all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'IMAGENET', 'MOBILE', 'CAFFE', 'FOUND', 'FOUND_LITE', 'FAMILIES', 'ASIDE',
+           'classes_with_gaps', 'Family', 'family_of', 'config_of', 'misfits', 'translate']
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #classes
 COCO_CLASSES = tuple(name.strip() for name in """
@@ -30,6 +30,7 @@ COCO_CLASSES = tuple(name.strip() for name in """
 NO_ID = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83) # category ids that COCO does not use
 COCO_IDS = tuple(i for i in range(1, 91) if i not in NO_ID)
 
+# %% ../../nbs/7_frameworks/15d_families.ipynb #classes-2
 def classes_with_gaps() -> tuple[str, ...]: # 90 names; name k - 1 is that of category id k
     "COCO's classes where labels are category ids."
     named = dict(zip(COCO_IDS, COCO_CLASSES))
@@ -53,22 +54,27 @@ IMAGENET = dict(pixel_mean=(.485, .456, .406), pixel_std=(.229, .224, .225))
 MOBILE = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
 CAFFE = dict(pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3)
 FOUND = dict(class_loss='hard_negatives', nms_threshold=.45, min_score=.01, max_boxes=200, class_candidates=400)
+FOUND_LITE = dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300)
 
+# %% ../../nbs/7_frameworks/15d_families.ipynb #mobile
 def _mobile(names: Blocks) -> Callable[[SSDConfig], Places]:
+    "The places by the names of a library."
     return lambda cfg: mobilenet_places(names, cfg)
 
+# %% ../../nbs/7_frameworks/15d_families.ipynb #table
 FAMILIES = dict(
     torchvision_ssd300_vgg16=Family("torchvision's ssd300_vgg16", 'ssd300_vgg16', ssd_vgg_places, CAFFE | FOUND,
                                     finish=y_first, complete=True),
     torchvision_ssdlite320_mobilenet_v3_large=Family(
         "torchvision's ssdlite320_mobilenet_v3_large", 'ssdlite320_mobilenet_v3_large', ssd_lite_places,
-        FOUND | dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300), finish=y_first, complete=True),
+        FOUND | FOUND_LITE, finish=y_first, complete=True),
     torchvision_mobilenet_v2=Family("torchvision's mobilenet_v2", 'ssd300_mobilenet_v2', _mobile(TORCHVISION), MOBILE),
     timm_mobilenetv2_100=Family("timm's mobilenetv2_100", 'ssd300_mobilenet_v2', _mobile(TIMM), MOBILE),
     mindcv_mobilenet_v2_100=Family("MindCV's mobilenet_v2_100", 'ssd300_mobilenet_v2', _mobile(MINDCV), MOBILE,
                                    library='mindspore'),
     torchvision_vgg16=Family("torchvision's vgg16", 'ssd300_vgg16', lambda cfg: vgg_places('features.') |
-                             dict(fc6=('classifier.0', ''), fc7=('classifier.3', '')), IMAGENET, prepare=thinned),
+                             dict(fc6=('classifier.0', ''), fc7=('classifier.3', '')), IMAGENET,
+                             prepare=thinned_classifier),
     torchvision_vgg16_features=Family("torchvision's vgg16_features", 'ssd300_vgg16',
                                       lambda cfg: vgg_places('features.'), CAFFE, prepare=without_untrained),
     amdegroot_vgg16=Family("amdegroot's vgg16_reducedfc", 'ssd300_vgg16', lambda cfg: vgg_places('') |
@@ -77,7 +83,7 @@ FAMILIES = dict(
 # %% ../../nbs/7_frameworks/15d_families.ipynb #recognise
 ASIDE = 'num_batches_tracked' # counters that PyTorch keeps in batch norms
 
-def recognise(arrays: Arrays, # by the names in a file
+def family_of(arrays: Arrays, # by the names in a file
              ) -> str: # a key of `FAMILIES`; '' if it is none
     "Whose weights they are."
     for name, family in FAMILIES.items():
@@ -107,6 +113,7 @@ def misfits(arrays: Arrays, # by the names in a file
     pairs = [(theirs, arrays[theirs].shape, shapes[ours]) for ours, theirs in names.items()]
     return [f'{name} is {list(found)}, not {list(wanted)}' for name, found, wanted in pairs if found != wanted]
 
+# %% ../../nbs/7_frameworks/15d_families.ipynb #translate-2
 def translate(name: str, # a key of `FAMILIES`
               arrays: Arrays, # by the names in the file
              ) -> tuple[Arrays, SSDConfig]: # a state, of the backbone alone if the family is not complete
@@ -118,5 +125,5 @@ def translate(name: str, # a key of `FAMILIES`
     wrong = misfits(arrays, names, cfg)
     strangers = set(arrays) - set(names.values()) if family.complete else set()
     wrong += [f'unknown {a}' for a in sorted(strangers) if not a.endswith(ASIDE)]
-    if wrong: raise CheckpointError(f'{family.source}, but {len(wrong)} of its arrays do not fit:\n  ' + '\n  '.join(wrong))
+    if wrong: raise CheckpointError('\n  '.join([f'{family.source}, but {len(wrong)} arrays do not fit:', *wrong]))
     return family.finish({ours: arrays[theirs].astype(np.float32) for ours, theirs in names.items()}), cfg

@@ -15,13 +15,14 @@ from ..networks.vgg import STAGES
 
 # %% auto #0
 __all__ = ['Arrays', 'Places', 'WORDS', 'NORMS', 'Pair', 'TORCHVISION', 'TIMM', 'MINDCV', 'PARTS', 'CONVS', 'LITE_PARTS',
-           'names_of', 'Blocks', 'mobilenet_places', 'vgg_places', 'without_untrained', 'thinned', 'ssd_vgg_places',
-           'y_first', 'lite_block_places', 'lite_trunk_places', 'ssd_lite_places']
+           'names_of', 'Blocks', 'mobilenet_places', 'vgg_places', 'without_untrained', 'thinned_classifier',
+           'ssd_vgg_places', 'y_first', 'lite_block_places', 'lite_trunk_places', 'ssd_lite_places']
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #words
 Arrays = dict[str, np.ndarray] # by name
 Places = dict[str, tuple[str, str]] # our layer -> theirs: the convolution, and the norm that follows it
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #words-1b
 WORDS = dict( # how libraries call what we call weight, bias, gamma, beta, mean, variance, scale
     torch=dict(weight='weight', bias='bias', gamma='weight', beta='bias', mean='running_mean', variance='running_var',
                scale='scale_weight'),
@@ -53,6 +54,7 @@ class Blocks(NamedTuple):
     thin: tuple[Pair, ...] # depthwise, project: the layers of the first block
     wide: tuple[Pair, ...] # expand, depthwise, project: those of the others
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #mobile-1b
 TORCHVISION = Blocks(('features.0.0', 'features.0.1'), ('features.18.0', 'features.18.1'), 'features.{k}.conv.',
                      (('0.0', '0.1'), ('1', '2')), (('0.0', '0.1'), ('1.0', '1.1'), ('2', '3')))
 TIMM = Blocks(('conv_stem', 'bn1'), ('conv_head', 'bn2'), 'blocks.{stage}.{repeat}.',
@@ -63,6 +65,7 @@ MINDCV = Blocks(('features.0', 'features.1'), ('features.20', 'features.21'), 'f
 # %% ../../nbs/7_frameworks/15c_places.ipynb #mobile-2
 PARTS = 'expand', 'depthwise', 'project' # of a block
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #mobile-3
 def mobilenet_places(names: Blocks, # of a library
                      cfg: SSDConfig, # the groups of blocks
                     ) -> Places:
@@ -92,7 +95,8 @@ def without_untrained(arrays: Arrays) -> Arrays:
     "Without layers that were never trained, which torchvision fills with NaN."
     return {name: a for name, a in arrays.items() if np.isfinite(a).all()}
 
-def thinned(arrays: Arrays) -> Arrays:
+# %% ../../nbs/7_frameworks/15c_places.ipynb #vgg-3
+def thinned_classifier(arrays: Arrays) -> Arrays:
     "With the fully connected layers of VGG16 as convolutions (SSD's section 3; DeepLab's, section 3.1)."
     arrays = without_untrained(arrays)
     first, second = (arrays.get(f'classifier.{k}.weight') for k in (0, 3))
@@ -137,6 +141,7 @@ def lite_block_places(k: int, # number of the block
         else: places |= {f'block{k}.squeeze': (f'{start}.{n}.fc1', ''), f'block{k}.excite': (f'{start}.{n}.fc2', '')}
     return places
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #lite-1b
 def lite_trunk_places(cfg: SSDConfig) -> Places:
     "Where the layers of torchvision's MobileNetV3 stand."
     ours, split = {p.name for p in parameters(cfg)}, len(EARLY)

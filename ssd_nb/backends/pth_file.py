@@ -28,13 +28,15 @@ def _tensor(storage: tuple, start: int, size: tuple, steps: tuple, *rest: Any) -
     "In place of torch._utils._rebuild_tensor_v2; the rest is for gradients."
     return Stored(storage, start, tuple(size), tuple(steps))
 
+# %% ../../nbs/7_frameworks/15b_pth.ipynb #known-1b
 def _parameter(tensor: Stored, *rest: Any) -> Stored:
     "In place of torch._utils._rebuild_parameter."
     return tensor
 
 # %% ../../nbs/7_frameworks/15b_pth.ipynb #known-2
-NUMBERS = dict(FloatStorage='<f4', DoubleStorage='<f8', HalfStorage='<f2', BFloat16Storage='bfloat16', LongStorage='<i8',
-               IntStorage='<i4', ShortStorage='<i2', CharStorage='<i1', ByteStorage='<u1', BoolStorage='?')
+NUMBERS = dict( # PyTorch's types: NumPy's
+    FloatStorage='<f4', DoubleStorage='<f8', HalfStorage='<f2', BFloat16Storage='bfloat16', LongStorage='<i8',
+    IntStorage='<i4', ShortStorage='<i2', CharStorage='<i1', ByteStorage='<u1', BoolStorage='?')
 ALLOWED: dict[tuple[str, str], Any] = { # all that a file may name
     ('collections', 'OrderedDict'): OrderedDict,
     ('torch._utils', '_rebuild_tensor_v2'): _tensor,
@@ -104,6 +106,7 @@ def tensors_of(found: Any, # what was pickled
     if not state: raise CheckpointError('it holds no arrays')
     return state
 
+# %% ../../nbs/7_frameworks/15b_pth.ipynb #whole-2
 def read_pth(path: str | Path, # written by torch.save
             ) -> dict[str, np.ndarray]: # by the names in the file
     "The arrays of a `.pth` file, read without PyTorch. Raises `CheckpointError` naming the file and what is wrong."

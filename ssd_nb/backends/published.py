@@ -49,6 +49,7 @@ TORCH = 'https://download.pytorch.org/models'
 TERMS = 'BSD-3-Clause (torchvision); the terms of the data that they were trained on may apply as well'
 ON_COCO = 'python -m ssd_nb.eval --checkpoint_path {} --coco_root FOLDER'
 
+# %% ../../nbs/7_frameworks/15e_published.ipynb #published-2b
 def torchvision(name: str, # in this table
                 file: str, # ends in the first digits of its SHA-256
                 size: float, # mebibytes
@@ -67,6 +68,7 @@ def on_coco(name: str, file: str, size: float, published: str) -> Published:
     command = ON_COCO.format(f'{name}_coco')
     return torchvision(name, file, size, published, 'COCO', classes=COCO_CLASSES, command=command)
 
+# %% ../../nbs/7_frameworks/15e_published.ipynb #published-4
 PUBLISHED = dict(
     openimages=Published(
         'objectron_solution_packed_assets.data', 9_987_912,
@@ -131,6 +133,7 @@ def fetch_package(about: Published, # its package
         with tarfile.open(packed) as archive, replacing(path) as beside:
             beside.write_bytes(archive.extractfile(f'package/{about.file}').read())
 
+# %% ../../nbs/7_frameworks/15e_published.ipynb #fetch-3
 def fetch_address(about: Published, # its address
                   path: Path, # file to write
                  ) -> None:
@@ -152,6 +155,7 @@ def entry(name: str, # a key of `PUBLISHED`
         raise UserError(f'there are no weights {name!r}, only {", ".join(PUBLISHED)}{nearest(name, PUBLISHED)}')
     return PUBLISHED[name]
 
+# %% ../../nbs/7_frameworks/15e_published.ipynb #get-2
 def get(name: str, # a key of `PUBLISHED`
        ) -> Path: # the file in the cache
     "Fetch weights unless they are there. Raises `UserError` if that fails, `CheckpointError` for a wrong file."

@@ -54,6 +54,7 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
                           f'give --filter_weight true to learn the heads anew')
     return {**initial_state(cfg), **state}
 
+# %% ../../nbs/8_training/04_start.ipynb #cell-045-2
 def _filtered(old: SSDConfig, parts: tuple[str, ...]) -> set[str]:
     "Names of the checkpoint's parameters that contain one of the parts, by our name or the reference's."
     theirs = reference_names(old)
@@ -68,6 +69,7 @@ def as_flag(name: str, # of a field
     text = ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
     return f'--{name} {text}' if text else f"--{name} ''"
 
+# %% ../../nbs/8_training/04_start.ipynb #transforms-2
 def check_transforms(cfg: SSDConfig, # pre_trained; the network to be trained
                      theirs: SSDConfig, # of the weights
                      about: dict[str, Any], # that `load` gives
@@ -86,6 +88,7 @@ def _shapes(cfg: SSDConfig, heads: bool) -> dict[str, tuple[int, ...]]:
     "Parameters by name, of the heads or of all else."
     return {p.name: tuple(p.shape) for p in parameters(cfg) if (p.part == 'head') == heads}
 
+# %% ../../nbs/8_training/04_start.ipynb #heads-anew-2
 def heads_anew(cfg: SSDConfig, # pre_trained; the network to be trained
                theirs: SSDConfig, # of the weights of a detector
               ) -> bool:
