@@ -181,7 +181,8 @@ def only_best(values: np.ndarray, # [B, N, C] as a score function gives them
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    function, kept = SCORE_FUNCTIONS[cfg.score_function], {}
+    function = SCORE_FUNCTIONS[cfg.score_function]
+    kept: dict[int, tuple] = {}
     values = only_best(function.values(logits), cfg.class_candidates)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
