@@ -14,8 +14,8 @@ STARTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
     'random weights': '',
     'openimages': '--pre_trained openimages',
     'openimages, frozen backbone': '--pre_trained openimages --freeze_layer backbone'}
-SAME = ('--preset ssd300_mobilenet_v2_openimages --dataset voc --on_bad_data skip --class_num 4 --batch_size 16 --lr .05 '
-        '--warmup_epochs 2 --log_steps 0 --keep_checkpoint_max 0')
+SAME = ('--preset ssd300_mobilenet_v2_openimages --dataset voc --on_bad_data skip --class_num 4 --batch_size 16 '
+        '--lr .05 --warmup_epochs 2 --log_steps 0 --keep_checkpoint_max 0')
 COLUMNS = 'start', 'flags', 'judged', 'epochs', 'seed', 'protocol', 'mAP', 'AP50'
 
 def rows_of(table: Path) -> list[dict[str, str]]:

@@ -15,7 +15,8 @@ def script():
 
 def test_every_start_is_a_configuration(script):
     for flags in script['STARTS'].values():
-        cfg = config_from_args(train_parser().parse_args([*script['SAME'].split(), '--voc_root', 'BCCD', *flags.split()]))
+        line = [*script['SAME'].split(), '--voc_root', 'BCCD', *flags.split()]
+        cfg = config_from_args(train_parser().parse_args(line))
         assert cfg.network == 'mobilenet_v2_openimages' and cfg.class_num == 4 and not cfg.run_eval
 
 def test_rows_of_the_table_are_not_measured_again(script, tmp_path, monkeypatch, capsys):
