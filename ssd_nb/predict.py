@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Sequence, Union
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
-from .images import image_size, load_image, pixels_of
+from .images import AnyImage, image_size, load_image, pixels
 from .learning.augment import load_square, resize
 from .backends.session import Session, for_inference, make_session
 from .weights import find_checkpoint, load
@@ -30,27 +30,9 @@ from .names import is_hidden
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
-__all__ = ['AnyImage', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector',
-           'make_detector', 'load_detector', 'detect', 'detections_of', 'image_files', 'number_images', 'detect_files',
-           'predict', 'predict_parser', 'main']
-
-# %% ../nbs/9_use/02_predict.ipynb #cell-005
-AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint8 pixels
-
-# %% ../nbs/9_use/02_predict.ipynb #cell-006
-def pixels(image: AnyImage, # of any size
-          ) -> np.ndarray: # [H, W, 3] uint8 RGB
-    "The pixels of an image as a viewer shows them. Raises `DataError` for a bad file, ValueError for a bad array."
-    if isinstance(image, (str, Path)): return load_image(Path(image))
-    if isinstance(image, Image.Image): return pixels_of(image)
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f'an image is a path, a PIL image or an array, not {type(image).__name__}')
-    rgb = image.ndim == 3 and image.shape[2] == 3
-    grey, transparent = image.ndim == 2, image.ndim == 3 and image.shape[2] == 4
-    if image.dtype != np.uint8 or not image.size or not (rgb or grey or transparent):
-        kinds = '[H, W, 3], [H, W] or [H, W, 4]'
-        raise ValueError(f'an image is a uint8 array {kinds}, not {image.dtype} {list(image.shape)}')
-    return image if rgb else pixels_of(Image.fromarray(image))
+__all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Square', 'square', 'names_and_ids', 'Detector', 'make_detector', 'load_detector',
+           'detect', 'detections_of', 'image_files', 'number_images', 'detect_files', 'predict', 'predict_parser',
+           'main']
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-007
 def square(image: AnyImage, # of any size

@@ -4,15 +4,16 @@
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-002
 from __future__ import annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np
 from ..boxes.coding import clip_boxes, decode, paired_iou, to_pixels
+from .detections import Detections
 from ..fields import number, rule
 from ..learning.losses import sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['InferConfig', 'Detections', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['InferConfig', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -27,16 +28,6 @@ class InferConfig(NetworkConfig):
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
     all_categories: bool | None = rule(False, True,
         "a subset of the classes is still scored over all categories of the data set")
-
-# %% ../../nbs/4_detection/01_postprocess.ipynb #cell-005
-@dataclass(frozen=True)
-class Detections:
-    "What was found in one image, the highest score first."
-    boxes: np.ndarray # [n, 4] float32 xyxy in pixels of the original image, within it
-    scores: np.ndarray # [n] float32 in 0..1
-    labels: np.ndarray # [n] int32 in 1..class_num - 1
-
-    def __len__(self) -> int: return len(self.scores)
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-009
 def logit(score: float, # in 0..1
@@ -172,4 +163,4 @@ def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
     out = []
     for i in range(0, len(boxes), 16):
         out += _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg, class_agnostic)
-    return out
+    return [replace(found, size=(int(h), int(w))) for found, (h, w) in zip(out, sizes)]

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import json
 import pickle
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 import numpy as np
@@ -92,7 +91,7 @@ def confident(found: Detections, # of an image, the highest score first
              ) -> Detections:
     "The detections worth looking at."
     enough = found.scores >= min_score
-    return Detections(*(getattr(found, f.name)[enough][:most] for f in fields(found)))
+    return found.keep(np.flatnonzero(enough)[:most])
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-021
 def detections_picture(dataset: Dataset, # where the images are
