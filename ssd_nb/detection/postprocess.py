@@ -5,15 +5,17 @@
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-002
 from __future__ import annotations
 from dataclasses import dataclass, replace
+from typing import Callable
 import numpy as np
 from ..boxes.coding import clip_boxes, decode, paired_iou, to_pixels
 from .detections import Detections
 from ..fields import number, rule
+from ..learning.augment import flip_boxes
 from ..learning.losses import sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['InferConfig', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['Predict', 'InferConfig', 'logit', 'grouped_nms', 'nms', 'leaders', 'views', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class InferConfig(NetworkConfig):
     nms_offset: float | None = rule(0., 1., "added to box sides in pixels when NMS computes areas", low=0)
     min_score: float | None = rule(.01, .1, "drop lower scores", low=0, high=1)
     max_boxes: int = number(100, "boxes kept", low=1)
+    agnostic_nms: bool = number(False, "boxes of different classes suppress each other, too: one box for one thing")
+    tta: str = number('', "flip: look at the mirrored image as well and join what both show, in twice the time",
+        choices=('', 'flip'))
     per_class_limit: bool | None = rule(False, True, "max_boxes counts per class and image; false: per image")
     every_image: bool | None = rule(True, False,
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
@@ -107,17 +112,17 @@ def _fill(box: np.ndarray, label: np.ndarray, left_out: np.ndarray, per_class: b
     return box[:max_boxes], label[:max_boxes], open_
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #keep
-def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cfg: InferConfig,
-          class_agnostic: bool) -> dict[int, tuple]:
+def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cfg: InferConfig
+         ) -> dict[int, tuple]:
     "For each image of `todo`: kept box indices and labels, best first, and whether more candidates could change them."
     rules = cfg.rules
-    per_class = rules.per_class_limit and not class_agnostic
+    per_class = rules.per_class_limit and not cfg.agnostic_nms
     found = [leaders(logits[i], logit(rules.min_score), count, per_class) for i in todo]
     image = np.repeat(todo, [len(box) for box, _, _ in found])
     box = np.concatenate([box for box, _, _ in found])
     label = np.concatenate([label for _, label, _ in found])
     value = logits[image, box, label]
-    group = image if class_agnostic else image*logits.shape[2] + label
+    group = image if cfg.agnostic_nms else image*logits.shape[2] + label
     kept = grouped_nms(boxes[image, box], value, group, cfg.nms_threshold, cfg.max_boxes, rules.nms_offset)
     kept = kept[np.lexsort((label[kept], -value[kept], image[kept]))] # by image, then the highest logit first
     out = {}
@@ -127,18 +132,40 @@ def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cf
     return out
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
-def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
+def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
     kept: dict[int, tuple] = {}
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
-        kept |= _keep(boxes, logits, todo, count, cfg, class_agnostic)
+        kept |= _keep(boxes, logits, todo, count, cfg)
         todo = [i for i in todo if kept[i][2]]
         count *= 4
     out = []
     for i, (box, label, _) in sorted(kept.items()):
         out.append(Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)))
     return out
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #views
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] # images [B, S, S, 3] to locs and logits
+
+def views(predict: Predict, # a network's, see `Session`
+          images: np.ndarray, # [B, S, S, 3] uint8
+          cfg: InferConfig, # tta
+         ) -> tuple[np.ndarray, np.ndarray]: # locs [B, V*N, 4], logits [B, V*N, C] of V views
+    "What a network answers to images, and with `tta` to the mirrored images."
+    answers = [predict(images)]
+    if cfg.tta == 'flip': answers.append(predict(np.ascontiguousarray(images[:, :, ::-1])))
+    locs, logits = zip(*answers)
+    return np.concatenate(locs, 1), np.concatenate(logits, 1)
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #decode-views
+def _decode_views(locs: np.ndarray, cfg: InferConfig) -> np.ndarray: # [B, V*N, 4] yxyx
+    "The boxes of all views, those of the mirror mirrored back."
+    first = decode(locs[:, :cfg.num_boxes], cfg)
+    if not cfg.tta: return first
+    mirrored = decode(locs[:, cfg.num_boxes:], cfg)
+    back = flip_boxes(mirrored.reshape(-1, 4)).reshape(mirrored.shape)
+    return np.concatenate([first, back], 1)
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #check-answer
 def _check_answer(name: str, array: np.ndarray, shape: tuple) -> None:
@@ -149,18 +176,17 @@ def _check_answer(name: str, array: np.ndarray, shape: tuple) -> None:
         raise ValueError(f'{name}: the network answered NaN; its weights are damaged or its training diverged')
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-032
-def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
-                logits: np.ndarray, # [B, N, C]; class 0 is the background
+def postprocess(locs: np.ndarray, # [B, V*N, 4] as the network predicts them; V is 2 with `tta`, else 1
+                logits: np.ndarray, # [B, V*N, C]; class 0 is the background
                 sizes: np.ndarray, # [B, 2] height and width of the original images in pixels
                 cfg: InferConfig, # thresholds, limits and protocol
-                class_agnostic: bool = False, # boxes of different classes suppress each other too
                ) -> list[Detections]: # one for each image
     "What was found in each image (paper, 3.7). `ValueError` for shapes that do not fit `cfg` and for NaN."
     locs, logits, sizes = np.asarray(locs, np.float32), np.asarray(logits, np.float32), np.asarray(sizes)
-    _check_answer('locs', locs, (len(sizes), cfg.num_boxes, 4))
-    _check_answer('logits', logits, (len(sizes), cfg.num_boxes, cfg.class_num))
-    boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(decode(locs, cfg)), sizes)]
+    rows = cfg.num_boxes*(2 if cfg.tta else 1)
+    _check_answer('locs', locs, (len(sizes), rows, 4))
+    _check_answer('logits', logits, (len(sizes), rows, cfg.class_num))
+    boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(_decode_views(locs, cfg)), sizes)]
     out = []
-    for i in range(0, len(boxes), 16):
-        out += _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg, class_agnostic)
+    for i in range(0, len(boxes), 16): out += _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg)
     return [replace(found, size=(int(h), int(w))) for found, (h, w) in zip(out, sizes)]

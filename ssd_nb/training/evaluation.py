@@ -19,7 +19,7 @@ from ..errors import later
 from ..files import replacing
 from ..data.records import Dataset
 from ..data.loader import EvalBatch, Loader
-from ..detection.postprocess import Detections, postprocess
+from ..detection.postprocess import Detections, postprocess, views
 from ..visualize import panels, plot_lines, save_figure, show_grid
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
@@ -43,7 +43,7 @@ def predictions(session: Session, # a network
         count = sum(len(batch) for batch in loader.batches(0))
         with tqdm(total=count, desc='evaluate', unit='image', disable=hidden, leave=False) as bar:
             for batch in loader.epoch():
-                locs, logits = session.predict(batch.images)
+                locs, logits = views(session.predict, batch.images, cfg)
                 yield batch, locs, logits
                 bar.update(len(batch.images))
 
