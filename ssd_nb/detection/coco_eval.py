@@ -13,7 +13,8 @@ import numpy as np
 from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from .postprocess import Detections, InferConfig
+from .detections import Detections
+from .postprocess import InferConfig
 
 # %% auto #0
 __all__ = ['STATS', 'IOUS', 'Truth', 'Objects', 'objects_by_image', 'to_coco_results', 'Report', 'evaluated_images', 'evaluate',

@@ -26,8 +26,8 @@ class InferConfig(NetworkConfig):
     min_score: float | None = rule(.01, .1, "drop lower scores", low=0, high=1)
     max_boxes: int = number(100, "boxes kept", low=1)
     agnostic_nms: bool = number(False, "boxes of different classes suppress each other, too: one box for one thing")
-    tta: str = number('', "flip: look at the mirrored image as well and join what both show, in twice the time",
-        choices=('', 'flip'))
+    tta: str = number('none', "flip: look at the mirrored image as well and join what both show, in twice the time",
+        choices=('none', 'flip'))
     per_class_limit: bool | None = rule(False, True, "max_boxes counts per class and image; false: per image")
     every_image: bool | None = rule(True, False,
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
@@ -162,7 +162,7 @@ def views(predict: Predict, # a network's, see `Session`
 def _decode_views(locs: np.ndarray, cfg: InferConfig) -> np.ndarray: # [B, V*N, 4] yxyx
     "The boxes of all views, those of the mirror mirrored back."
     first = decode(locs[:, :cfg.num_boxes], cfg)
-    if not cfg.tta: return first
+    if cfg.tta == 'none': return first
     mirrored = decode(locs[:, cfg.num_boxes:], cfg)
     back = flip_boxes(mirrored.reshape(-1, 4)).reshape(mirrored.shape)
     return np.concatenate([first, back], 1)
@@ -183,7 +183,7 @@ def postprocess(locs: np.ndarray, # [B, V*N, 4] as the network predicts them; V 
                ) -> list[Detections]: # one for each image
     "What was found in each image (paper, 3.7). `ValueError` for shapes that do not fit `cfg` and for NaN."
     locs, logits, sizes = np.asarray(locs, np.float32), np.asarray(logits, np.float32), np.asarray(sizes)
-    rows = cfg.num_boxes*(2 if cfg.tta else 1)
+    rows = cfg.num_boxes*(2 if cfg.tta == 'flip' else 1)
     _check_answer('locs', locs, (len(sizes), rows, 4))
     _check_answer('logits', logits, (len(sizes), rows, cfg.class_num))
     boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(_decode_views(locs, cfg)), sizes)]

@@ -19,7 +19,8 @@ from ..errors import later
 from ..files import replacing
 from ..data.records import Dataset
 from ..data.loader import EvalBatch, Loader
-from ..detection.postprocess import Detections, postprocess, views
+from ..detection.detections import Detections
+from ..detection.postprocess import postprocess, views
 from ..visualize import panels, plot_lines, save_figure, show_grid
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
