@@ -13,7 +13,7 @@ import numpy as np
 from .backends.session import Session, for_inference, make_session
 from .config import SSDConfig, make_config
 from .detection.detections import Detections
-from .detection.postprocess import logit, postprocess, views
+from .detection.postprocess import postprocess, views
 from .errors import ConfigError, DataError, UserError
 from .fields import nearest
 from .images import AnyImage, image_size, load_image, pixels
@@ -24,12 +24,13 @@ from .weights import find_checkpoint, load
 
 # %% auto #0
 __all__ = ['Square', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Floors', 'square', 'names_and_ids', 'floor_pairs', 'score_floors',
-           'above', 'Detector', 'make_detector', 'load_detector', 'detect_squares', 'detect_each', 'image_files',
-           'listed', 'detect']
+           'Detector', 'make_detector', 'load_detector', 'detect_squares', 'detect_each', 'image_files', 'meant_images',
+           'detect']
 
 # %% ../nbs/9_use/01b_detector.ipynb #square
 Square = tuple[np.ndarray, tuple[int, int]] # [size, size, 3] uint8 RGB; height and width of the image
 
+# %% ../nbs/9_use/01b_detector.ipynb #square-2
 def square(image: AnyImage, # of any size
            size: int, # side of the square
           ) -> Square:
@@ -91,20 +92,11 @@ def score_floors(wanted: Floors, # least scores
     scores = {name: float(score) for name, score in pairs}
     return np.array([scores.get(name, scores.get('', other)) for name in names])
 
+# %% ../nbs/9_use/01b_detector.ipynb #score-floors-2
 def _is_score(value: Any) -> bool:
     "Whether a value is a number from 0 to 1."
     try: return 0 <= float(value) <= 1
     except (TypeError, ValueError): return False
-
-# %% ../nbs/9_use/01b_detector.ipynb #above
-def above(logits: np.ndarray, # [B, N, C]
-          floors: np.ndarray | None, # [C - 1] least scores of label 1, 2, ...; none: all are sure enough
-         ) -> np.ndarray: # [B, N, C]
-    "The logits, minus infinity where a score is not above its class's floor."
-    if floors is None: return logits
-    least = np.array([logit(score) for score in floors])
-    kept = np.where(logits[..., 1:] > least, logits[..., 1:], -np.inf)
-    return np.concatenate([logits[..., :1], kept], -1)
 
 # %% ../nbs/9_use/01b_detector.ipynb #detector
 @dataclass(frozen=True)
@@ -154,9 +146,10 @@ def detect_squares(squares: Sequence[Square], # may be empty
     if not squares: return []
     images, sizes = zip(*squares)
     locs, logits = views(detector.session.predict, np.stack(images), detector.cfg)
-    found = postprocess(locs, above(logits, detector.floors), np.array(sizes), detector.cfg)
+    found = postprocess(locs, logits, np.array(sizes), detector.cfg, detector.floors)
     return [replace(d, names=detector.names, category_ids=detector.category_ids) for d in found]
 
+# %% ../nbs/9_use/01b_detector.ipynb #look-2
 def _try_square(image: AnyImage, size: int) -> Square | DataError:
     "As `square`; the error instead of raising it."
     try: return square(image, size)
@@ -189,13 +182,14 @@ def image_files(names: Sequence[str], # files, folders and patterns
         out += found
     return list(dict.fromkeys(out))
 
+# %% ../nbs/9_use/01b_detector.ipynb #image-files-2
 def _files_of(path: Path) -> list[Path]:
     "The file itself, or the files of a folder but for hidden ones."
     if path.is_dir(): return sorted(p for p in path.iterdir() if p.is_file() and not is_hidden(p.name))
     return [path] if path.exists() else []
 
 # %% ../nbs/9_use/01b_detector.ipynb #listed
-def listed(images: AnyImage | Sequence[AnyImage], # one, or many; a folder or a pattern stands for its images
+def meant_images(images: AnyImage | Sequence[AnyImage], # one, or many; a folder or a pattern stands for its images
           ) -> list[AnyImage]:
     "The images that are meant. Raises `UserError` for a name behind which there is no image."
     one = isinstance(images, (str, Path)) or hasattr(images, 'getexif') # a picture of Pillow's
@@ -219,7 +213,7 @@ def detect(images: AnyImage | Sequence[AnyImage], # files, folders, pictures, ar
     file, `CheckpointError` and `ConfigError` for weights and changes that cannot be used."""
     if isinstance(weights, Detector) and changes:
         raise ConfigError(f'{", ".join(changes)}: the detector is made already; give this to load_detector')
-    meant = listed(images)
+    meant = meant_images(images)
     detector = weights if isinstance(weights, Detector) else load_detector(weights, **changes)
     found = []
     for one in detect_each(meant, detector):

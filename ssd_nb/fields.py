@@ -129,7 +129,7 @@ def check_range(f: Field, # of a group
                ) -> None:
     "Raise `ConfigError` unless every number in `value` lies in the field's range."
     low, high, choices = (f.metadata[k] for k in ('low', 'high', 'choices'))
-    if choices and value not in choices:
+    if choices and value not in (*choices, f.default):
         listed = ', '.join(map(str, choices))
         raise ConfigError(f'{f.name}: {value!r} is not one of {listed}{nearest(str(value), choices)}')
     for v in _leaves(value):

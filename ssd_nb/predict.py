@@ -23,7 +23,7 @@ from .weights import find_checkpoint, load
 
 # %% auto #0
 __all__ = ['FORMATS', 'CLASS_LIST', 'LOOKING', 'number_images', 'detect_files', 'result_rows', 'label_files', 'write_labels',
-           'pictures_of', 'predict', 'write_lists', 'images_parser', 'predict_parser', 'sources', 'main']
+           'picture_paths', 'predict', 'write_lists', 'images_parser', 'predict_parser', 'sources', 'main']
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-031
 def number_images(paths: Sequence[Path], # each once
@@ -56,6 +56,7 @@ FORMATS: dict[str, tuple[str, Callable[[Detections], str]]] = dict( # ending of 
     voc=('.xml', Detections.to_voc))
 CLASS_LIST = 'classes.txt' # names for the numbers in YOLO's files
 
+# %% ../nbs/9_use/02_predict.ipynb #formats-2
 def label_files(pictures: Sequence[Path], # of all images
                 format: str, # a key of `FORMATS`; all else has no label files
                ) -> list[Path]: # one for each picture, and the list of names
@@ -67,6 +68,7 @@ def label_files(pictures: Sequence[Path], # of all images
     if there: raise UserError(f'{there}: exists, and may be somebody\'s work; choose another --output_dir')
     return files
 
+# %% ../nbs/9_use/02_predict.ipynb #formats-3
 def write_labels(picture: Path, # beside which they go
                  found: Detections, # in the image
                  format: str, # a key of `FORMATS`; all else has no label files
@@ -77,7 +79,7 @@ def write_labels(picture: Path, # beside which they go
     with replacing(picture.with_suffix(ending)) as beside: beside.write_text(text(found), encoding='utf-8')
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-040
-def pictures_of(paths: Sequence[Path], # of images
+def picture_paths(paths: Sequence[Path], # of images
                 folder: Path, # where to
                ) -> dict[Path, Path]:
     "Where each file's picture goes; UserError if that is one of the files."
@@ -98,13 +100,14 @@ def _seen(paths: Sequence[Path], detector: Detector) -> Iterator[tuple[Path, Det
         if isinstance(found, Detections): yield path, found
         else: tqdm.write(f'skipped {str(found).split(";")[0]}', file=sys.stderr)
 
+# %% ../nbs/9_use/02_predict.ipynb #cell-041-2
 def predict(paths: Sequence[Path], # files, images or not
             detector: Detector, # the network
             folder: Path, # where to; made if missing
             format: str = 'json', # or a key of `FORMATS`: label files, too
            ) -> list[dict]: # the rows of predictions.json
     "Detect in files, draw and write everything, and say it. Raises `UserError` if no file is an image."
-    pictures, ids = pictures_of(paths, folder), number_images(paths)
+    pictures, ids = picture_paths(paths, folder), number_images(paths)
     labels = label_files(list(pictures.values()), format)
     rows, count = [], 0
     for path, found in _seen(paths, detector):
@@ -131,8 +134,8 @@ def write_lists(folder: Path, # where to
     with replacing(folder/CLASS_LIST) as f: f.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-044
-LOOKING = ('backend', 'device', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir', 'min_score', 'nms_threshold',
-           'max_boxes', 'per_class_limit', 'agnostic_nms', 'tta', 'nms_offset', 'protocol')
+LOOKING = ('backend', 'device', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir', 'min_score',
+           'nms_threshold', 'max_boxes', 'per_class_limit', 'agnostic_nms', 'tta', 'nms_offset', 'protocol')
 
 def images_parser(prog: str, # how the command is called
                   description: str, # what it does
@@ -140,7 +143,8 @@ def images_parser(prog: str, # how the command is called
                  ) -> Parser:
     "A parser of a command that looks at images."
     parser = make_parser(prog, description, presets=False, shown=LOOKING)
-    parser.add_argument('images', nargs=nargs, metavar='IMAGE', help='image file, folder, or pattern in quotation marks')
+    meant = 'image file, folder, or pattern in quotation marks'
+    parser.add_argument('images', nargs=nargs, metavar='IMAGE', help=meant)
     return parser
 
 # %% ../nbs/9_use/02_predict.ipynb #predict-parser
@@ -152,8 +156,8 @@ def predict_parser() -> Parser:
         "  python -m ssd_nb.predict photo.jpg folder 'more/**/*.png' --checkpoint_path runs/shapes-001\n"
         '  python -m ssd_nb.predict film.mp4 --min_score Cat=0.3,Dog=0.6,0.5\n'
         '  python -m ssd_nb.predict camera:0 --frames 500\n\n'
-        'Without --checkpoint_path it looks with the published weights openimages. What is not given is taken from the\n'
-        f'checkpoint, but for --min_score, which is {LOOK} here and may name classes.')
+        'Without --checkpoint_path it looks with the published weights openimages. What is not given is taken from\n'
+        f'the checkpoint, but for --min_score, which is {LOOK} here and may name classes.')
     group = parser.add_argument_group('prediction alone')
     group.add_argument('--format', choices=('json', *FORMATS), default='json',
                        help='label files beside the pictures, too: yolo or voc [json: predictions.json only]')

@@ -33,10 +33,12 @@ __all__ = ['cv2', 'Image', 'ImageDraw', 'ImageFont', 'fonts', 'letters', 'VIDEO_
 # %% ../nbs/9_use/01c_video.ipynb #sources
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv')
 
+# %% ../nbs/9_use/01c_video.ipynb #sources-2
 def is_video(path: Path) -> bool:
     "Whether a file name promises a film."
     return path.suffix.lower() in VIDEO_SUFFIXES
 
+# %% ../nbs/9_use/01c_video.ipynb #sources-3
 def camera_number(name: str) -> int | None: # none: this is no camera
     "The number in `camera:0`. Raises `DataError` for a camera without a number."
     if not name.startswith('camera:'): return None
@@ -56,6 +58,7 @@ def opened(source: Path | int, # a file, or the number of a camera
         else: raise DataError(f'{source}: not a readable video; is it whole, and of a common format such as MP4?')
     finally: capture.release()
 
+# %% ../nbs/9_use/01c_video.ipynb #opened-2
 def frames_of(capture: Any, # of `opened`
              ) -> Iterator[np.ndarray]: # [H, W, 3] uint8 RGB
     "The frames, until there are no more."
@@ -64,6 +67,7 @@ def frames_of(capture: Any, # of `opened`
         if not there: return
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
+# %% ../nbs/9_use/01c_video.ipynb #opened-3
 def check_video(source: Path | int) -> None:
     "Raise `DataError` for a film or camera that gives no frame."
     with opened(source) as capture:
@@ -97,6 +101,7 @@ def in_bytes(colour: tuple[float, float, float]) -> tuple[int, ...]:
     "A colour as Pillow wants it."
     return tuple(round(255*c) for c in colour)
 
+# %% ../nbs/9_use/01c_video.ipynb #draw-frame-2
 def draw_frame(frame: np.ndarray, # [H, W, 3] uint8 RGB
                found: Detections, # in it
               ) -> np.ndarray: # [H, W, 3], a copy
@@ -136,12 +141,13 @@ def recording(path: Path, # the film, *.mp4
             else: raise DataError(f'{path}: not written, since there was no frame')
         finally: work.unlink(missing_ok=True)
 
+# %% ../nbs/9_use/01c_video.ipynb #recording-2
 def _writer(path: Path, speed: float, frame: np.ndarray) -> Any:
     "OpenCV's writer for frames like this one."
     height, width = frame.shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), speed, (width, height))
-    if not writer.isOpened(): raise DataError(f'{path}: this OpenCV cannot write MP4 films; install opencv-python-headless')
-    return writer
+    if writer.isOpened(): return writer
+    raise DataError(f'{path}: this OpenCV cannot write MP4 films; install opencv-python-headless')
 
 # %% ../nbs/9_use/01c_video.ipynb #frame-rows
 def frame_rows(number: int, # of the frame, from 0

@@ -142,8 +142,10 @@ def xml(change):
     return spoil
 BAD_VOC = {
     'no root given': (lambda c: replace(c, voc_root=''), 'voc_root', 'no such folder', '--voc_root'),
-    'no layout': (lambda c: replace(c, voc_root=Path(c.voc_root)/'Annotations'),
-        'Annotations', 'neither ImageSets/ nor train/', 'two layouts'),
+    'no layout': (lambda c: replace(c, voc_root=Path(c.voc_root)/'JPEGImages'),
+        'JPEGImages', 'neither ImageSets/ nor train/', 'three layouts'),
+    'no pictures': (lambda c: replace(c, voc_root=Path(c.voc_root)/'Annotations'),
+        'Annotations', 'no picture of their names', 'put the pictures beside them'),
     'no list': (lambda c: replace(c, train_split='trian'), 'trian.txt', 'no such list', 'there is test, trainval'),
     'no XML': (lambda c: (Path(c.voc_root)/'Annotations'/'a.xml').unlink(),
         'a.xml', 'missing annotation', 'off the list'),
@@ -256,9 +258,27 @@ def test_difficult_objects(voc):
 
 def test_images_without_objects(txt):
     Path(txt.anno_path).write_text('b c.jpg 5,5,25,30,2\na.jpg\n')
-    assert len(open_dataset(txt, training=True).records) == 1
+    def learnt(**values): return [len(r.labels) for r in open_dataset(replace(txt, **values), training=True).records]
+    assert learnt() == [1, 0] and learnt(background='drop') == [1]
     data = open_dataset(txt, training=False)
     assert [len(r.labels) for r in data.records] == [1, 0] and len(data.ground_truth['images']) == 2
+    Path(txt.anno_path).write_text('b c.jpg\na.jpg\n')
+    with pytest.raises(DataError, match='no image is left to learn from'): open_dataset(txt, training=True)
+
+def test_an_image_whose_objects_are_faulty_is_no_background(coco):
+    truth(lambda t: t['annotations'][2].update(bbox=[10, 10, 0, 5]))(coco) # the only object of the second image
+    data = open_dataset(replace(coco, on_bad_data='skip'), training=True)
+    assert [len(r.labels) for r in data.records] == [2]
+
+@pytest.mark.parametrize('format', ['txt', 'voc'])
+def test_what_a_reader_leaves_out_is_no_background(format, request):
+    cfg = request.getfixturevalue(format)
+    if format == 'txt': Path(cfg.anno_path).write_text('b c.jpg 5,5,25,30,9\na.jpg 10,10,50,40,1\n') # no class 9
+    else:
+        path = next(Path(cfg.voc_root).rglob('b c.xml'))
+        path.write_text(path.read_text().replace('<xmin>5<', '<xmin>five<'))
+    records = open_dataset(replace(cfg, on_bad_data='skip'), training=True).records
+    assert len(records) == 1 and len(records[0].labels)
 
 def test_axes_of_txt_rows(txt):
     box = open_dataset(txt, training=True).records[1].boxes[0]
@@ -504,4 +524,4 @@ def test_bccd_in_three_formats(sample_data, tmp_path):
 def test_coco_tiny_passes_the_doctor(sample_data, capsys):
     assert doctor.check(SSDConfig(coco_root=sample_data('coco-tiny'))) == 0
     out = capsys.readouterr().out
-    assert '110 images of 112 with 983 objects' in out and '86 images of 86 with 951 objects (12 of them crowds)' in out
+    assert '112 images of 112 with 983 objects' in out and '86 images of 86 with 951 objects (12 of them crowds)' in out

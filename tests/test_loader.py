@@ -14,7 +14,7 @@ from ssd_nb.config import SSDConfig
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.records import Dataset, Record
 from ssd_nb.errors import DataError
-from ssd_nb.data.loader import Loader, eval_batches, train_batches, train_sample
+from ssd_nb.data.loader import Loader, eval_batches, spread, train_batches, train_sample
 from ssd_nb.data.workers import LoaderError
 
 CFG = SSDConfig.preset('tiny', batch_size=4)
@@ -78,12 +78,36 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone(dataset):
     assert np.array_equal(batch.images[0], train_sample(dataset.records[index], CFG, 3, index)[0])
 
 
-def test_images_without_objects_are_left_out(dataset):
-    def images(protocol):
-        cfg = replace(CFG, protocol=protocol, batch_size=1)
-        return {int(i) for b in Loader(dataset, cfg, training=True, num_workers=0).batches(0) for i in b}
-    assert images('standard') == set(range(11)) - {4, 5}  # crowds alone are not learnt
-    assert images('reference') == set(range(11)) - {4}
+def test_images_without_objects_are_left_out_or_learnt_as_background(dataset):
+    def images(**values):
+        cfg = replace(CFG, batch_size=2, **values)
+        batches = [b for e in range(3) for b in Loader(dataset, cfg, training=True, num_workers=0).batches(e)]
+        return {int(i) for b in batches for i in b}
+    assert images() == set(range(11)) - {5} # where there is only a crowd, there is something: no background
+    assert images(background='drop') == set(range(11)) - {4, 5}
+    assert images(protocol='reference') == set(range(11)) - {4} # which learns crowds
+    assert images(protocol='reference', background='keep') == set(range(11))
+    few = replace(dataset, records=dataset.records[3:5])
+    with pytest.raises(DataError, match='1 training images are too few'): # one alone would be a step without objects
+        Loader(few, replace(CFG, batch_size=1, background='drop'), training=True, world=2)
+
+
+def test_background_changes_nothing_where_there_is_none(dataset):
+    full = replace(dataset, records=tuple(r for r in dataset.records if len(r.labels)))
+    def batches(background):
+        loader = Loader(full, replace(CFG, background=background), training=True, num_workers=0)
+        return [b for e in range(2) for b in loader.epoch(e)]
+    assert all(same(a, b) for a, b in zip(batches('keep'), batches('drop'), strict=True))
+
+
+@given(st.integers(1, 12), st.integers(0, 60), st.integers(1, 9), st.integers(0, 3))
+def test_every_step_has_an_image_with_objects(objects, background, size, seed):
+    order = np.random.default_rng(seed).permutation(objects + background)
+    even = spread(order, np.arange(len(order)) >= objects, size)
+    assert len(set(even)) == len(even) == min(len(order), size*objects)
+    steps = train_batches(even, size)
+    assert (steps < objects).any(1).all() # the background has the higher numbers
+    if len(steps): assert np.ptp((steps < objects).sum(1)) <= 1 + (size > len(order)//max(objects, 1))
 
 
 @given(st.integers(0, 60), st.integers(1, 7), st.integers(1, 4))
@@ -116,7 +140,9 @@ def test_real_images(sample_data):
         wanted = list(Loader(photographs, cfg, training=True, num_workers=0).epoch(0))
         with Loader(photographs, cfg, training=True, num_workers=1) as loader:
             assert all(same(a, b) for a, b in zip(loader.epoch(0), wanted, strict=True))
-        assert len(wanted) == 3 and all((b.num_matched > 0).all() for b in wanted)
+        empty = {r.image_id for r in photographs.records if not len(r.labels)}
+        assert len(wanted) == 3 and bool(empty) == (protocol == 'standard')
+        for b in wanted: assert [n == 0 for n in b.num_matched] == [i in empty for i in b.image_ids]
         matched[protocol] = sum(b.num_matched.sum() for b in wanted)
     assert matched['standard'] != matched['reference']
 
@@ -126,8 +152,8 @@ def test_real_images(sample_data):
 def test_too_few_images_are_refused_with_a_remedy(dataset):
     def refused(match, world=1, **values):
         with pytest.raises(DataError, match=match): Loader(dataset, replace(CFG, **values), training=True, world=world)
-    refused('9 training images.*--batch_size 9 or less', batch_size=10)
-    refused('--batch_size 4 or less', world=2, batch_size=5)
+    refused('10 training images.*--batch_size 10 or less', batch_size=11)
+    refused('--batch_size 5 or less', world=2, batch_size=6)
     refused('add images', world=16)
     with pytest.raises(ValueError, match='rank 2'): Loader(dataset, CFG, training=False, rank=2, world=2)
 

@@ -73,7 +73,7 @@ def test_coco_tiny(sample_data, tmp_path):
     data = [open_data(cfg, training=True) for cfg in (raw, packed)]
     same(*data)
     batches = [list(Loader(d, cfg, training=True).epoch(1)) for d, cfg in zip(data, (raw, packed))]
-    assert len(batches[0]) == len(batches[1]) == 110//8
+    assert len(batches[0]) == len(batches[1]) == 112//8
     for a, b in zip(*batches):
         for name in ('images', 'locs', 'labels', 'num_matched', 'image_ids'):
             assert np.array_equal(getattr(a, name), getattr(b, name))
@@ -107,7 +107,7 @@ def test_reading_needs_neither_mindspore_nor_the_raw_data(packed, tmp_path):
             'd = open_data(cfg, True)\n'
             'print(len(d.records), sum(len(image_bytes(r.image)) > 0 for r in d.records))')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert done.stdout.split() == ['59', '59'] and not done.stderr
+    assert done.stdout.split() == ['60', '60'] and not done.stderr
 
 def test_writing_without_mindspore_says_what_to_install(raw, tmp_path, monkeypatch):
     for name in ('mindspore', 'mindspore.mindrecord'): monkeypatch.setitem(sys.modules, name, None)
@@ -213,7 +213,7 @@ def test_killing_the_writer(raw, tmp_path):
         ends.append(state(folder))
         assert ends[-1] in ('none', 'whole')
         if ends[-1] == 'whole':
-            assert len(read_record(cfg, True).records) == 59
+            assert len(read_record(cfg, True).records) == 60
             shutil.rmtree(folder)
     assert 'none' in ends
     same(open_data(raw, True), open_data(replace(raw, mindrecord_dir=folder), True)) # over whatever the last one left
@@ -228,7 +228,7 @@ def test_interrupted_move(copy, moved, tmp_path, capsys):
     work.mkdir()
     for name in [*usage.file_names(), usage.manifest][moved:]: os.replace(folder/name, work/name)
     assert state(folder) == 'none'
-    assert len(open_data(replace(copy, coco_root='/nowhere'), True).records) == 59
+    assert len(open_data(replace(copy, coco_root='/nowhere'), True).records) == 60
     assert 'interrupted' in capsys.readouterr().err and not work.exists()
 
 @needs_mindspore
@@ -244,6 +244,6 @@ def test_one_writes_the_others_wait(raw, tmp_path):
     answers, cfg = context.Queue(), replace(raw, mindrecord_dir=tmp_path/'r')
     processes = [context.Process(target=use, args=(cfg, answers)) for _ in range(4)]
     for p in processes: p.start()
-    assert [answers.get(timeout=60) for _ in processes] == [59]*4
+    assert [answers.get(timeout=60) for _ in processes] == [60]*4
     for p in processes: p.join()
     assert [p.name for p in tmp_path.iterdir()] == ['r']

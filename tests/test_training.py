@@ -11,6 +11,7 @@ from ssd_nb.config import SSDConfig, make_parser, read_yaml
 from ssd_nb.errors import ConfigError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.data.loader import Loader
+from ssd_nb.learning.losses import focal
 from ssd_nb.learning.schedule import learning_rates
 from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.train import train
@@ -93,6 +94,22 @@ def test_class_num_and_image_shape(each):
 def test_seed(each):
     one, two = (train(each.replace(seed=k, epoch_size=1, output_dir=f'{each.output_dir}{k}')) for k in (1, 2))
     assert one.steps[0].loss != two.steps[0].loss
+
+def test_an_image_without_objects_adds_to_the_loss_and_not_to_its_divisor(each):
+    "By hand: where the heads' weights are 0, every logit is the bias, and every box has the same loss."
+    session, batch = make_session(each.backend, each, device='cpu'), random_batch(each, 4)
+    state = {name: np.zeros_like(v) if '.predict.' in name else v for name, v in session.get_state().items()}
+    for name in state:
+        if name.startswith('logits') and name.endswith('.predict.bias'): state[name] -= 1
+    session.set_state(state)
+    batch.locs[:] = 0
+    low, high = focal(np.float64(-1), each.gamma), focal(np.float64(1), each.gamma)
+    one = each.alpha*high + (1 - each.alpha)*(each.class_num - 1)*low # one column should be high, the others low
+    for matched in ([3, 2, 0, 0], [0, 0, 0, 5], [0, 0, 0, 0]):
+        batch.labels[:], batch.num_matched[:] = 0, matched
+        for labels, n in zip(batch.labels, matched): labels[:n] = 1
+        wanted = batch.labels.size*one/max(sum(matched), 1)
+        assert float(session.train_step(batch, 0.)) == pytest.approx(wanted, rel=1e-4)
 
 def test_loss_scale_too_large_overflows(each):
     "Said when all six steps of the run were in vain, and in a longer run after ten in a row."

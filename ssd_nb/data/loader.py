@@ -18,7 +18,7 @@ from ..networks.table import least_batch
 
 # %% auto #0
 __all__ = ['train_sample', 'Batch', 'EvalBatch', 'train_batch', 'eval_batch', 'train_batches', 'eval_batches', 'prepare',
-           'check_batch', 'check_size', 'Plan', 'Loader']
+           'check_batch', 'spread', 'check_size', 'Plan', 'Loader']
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-008
 def train_sample(record: Record, # one image of a data set
@@ -112,6 +112,18 @@ def check_batch(cfg: SSDConfig, # network, batch_size and device_num
         raise ConfigError(f'batch_size: {cfg.batch_size} image and a feature map of one cell give batch norm one value '
                           f'of each channel, from which nothing can be learnt; give --batch_size 2 or more')
 
+# %% ../../nbs/6_data/11_loader.ipynb #spread
+def spread(order: np.ndarray, # record indices of an epoch, shuffled
+           empty: np.ndarray, # [records] bool, which are background
+           size: int, # images of a step, on all devices
+          ) -> np.ndarray: # of the same, perhaps with fewer of the background
+    "Background dealt out evenly, so that every step of `size` images has one with objects."
+    objects, background = order[~empty[order]], order[empty[order]]
+    background = background[:(size - 1)*len(objects)]
+    parts = objects, background
+    place = np.concatenate([(np.arange(len(part)) + .5)/max(len(part), 1) for part in parts]) # in 0..1
+    return np.concatenate(parts)[np.argsort(place, kind='stable')]
+
 # %% ../../nbs/6_data/11_loader.ipynb #cell-035
 def check_size(images: int, # that can be learnt from
                cfg: SSDConfig, # batch_size
@@ -121,7 +133,7 @@ def check_size(images: int, # that can be learnt from
     if images >= cfg.batch_size*world: return
     most = images//world
     remedy = f'give --batch_size {most} or less' if most >= least_batch(cfg) else 'add images'
-    raise DataError(f'{images} training images with objects are too few for one step of {cfg.batch_size} '
+    raise DataError(f'{images} training images are too few for one step of {cfg.batch_size} '
                     f'on each of {world} devices; {remedy}')
 
 # %% ../../nbs/6_data/11_loader.ipynb #plan
@@ -129,14 +141,16 @@ class Plan:
     "Which records a device gets, epoch by epoch."
     def __init__(self, dataset: Dataset, # of `open_dataset`
                  cfg: SSDConfig, # batch_size, seed, protocol
-                 training: bool, # shuffled, and only what has objects; or all in order
+                 training: bool, # shuffled, without what teaches nothing; or all in order
                  rank: int = 0, # of this device
                  world: int = 1): # devices that train together
         if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
         self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
-        used = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
-        self.indices = np.flatnonzero(used)
-        if training: check_size(len(self.indices), cfg, world)
+        self.empty = np.array([not len(r.labels) for r in self.records], bool)
+        learnt = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
+        background = self.empty & (cfg.rules.background == 'keep')
+        self.indices = np.flatnonzero(np.array(learnt, bool) | background)
+        if training: check_size(len(self._order(0)), cfg, world)
 
     def __len__(self) -> int: # steps per epoch
         return len(self.batches(0))
@@ -144,8 +158,12 @@ class Plan:
     def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
         "Which records this device gets in an epoch."
         if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
+        return train_batches(self._order(epoch), self.cfg.batch_size, self.rank, self.world)
+
+    def _order(self, epoch: int) -> np.ndarray: # record indices
+        "What is learnt in an epoch, shuffled."
         rng = np.random.default_rng((self.cfg.seed, epoch, len(self.records))) # an index that no sample has
-        return train_batches(rng.permutation(self.indices), self.cfg.batch_size, self.rank, self.world)
+        return spread(rng.permutation(self.indices), self.empty, self.cfg.batch_size*self.world)
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-036
 class Loader(Plan):

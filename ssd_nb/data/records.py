@@ -11,7 +11,7 @@ import numpy as np
 from ..boxes.coding import from_pixels
 from ..config import SSDConfig
 from ..fields import nearest
-from .annotations import PLACE, Annotations
+from .annotations import EMPTY, PLACE, Annotations
 from .findings import Finding, Findings, shorten
 from ..detection.coco_eval import Truth
 
@@ -45,6 +45,7 @@ class Dataset(Truth):
     findings: tuple[Finding, ...] = () # what the check of the annotations found
     names: tuple[str, ...] = () # every class that the split names, whether it is learnt or not
     folder: Path = Path() # the `file_name` of an image starts here
+    val_moved: tuple[str, ...] | None = None # of a split that was drawn: see `DataConfig.val_moved`
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-007b
 def is_learnt(crowd: np.ndarray, # [n] bool
@@ -100,7 +101,7 @@ def check_count(chosen: Sequence[str], # of `chosen_classes`
                ) -> None:
     "Note a wrong `class_num`."
     count = len(chosen) + 1
-    if not chosen or count == cfg.class_num: return
+    if not chosen or cfg.class_num in (0, count): return # 0 follows the data
     remedy = f'give --class_num {count}'
     if not cfg.classes:
         fitting = f', or --classes "{list(used)}": those with objects'
@@ -171,7 +172,7 @@ def class_labels(notes: Annotations, # from `complete`
 def _ground_truth(notes: Annotations, classes: Sequence[str], labels: dict, everything: bool) -> dict:
     "What an evaluation compares with: the classes that are learnt, or all."
     lists = notes.truth
-    images = [{k: v for k, v in im.items() if k != PLACE} for im in lists['images']]
+    images = [{k: v for k, v in im.items() if k not in (PLACE, EMPTY)} for im in lists['images']]
     categories = [dict(id=i, name=name) for i, name in zip(labels, classes)]
     others = [c for c in lists['categories'] if c['id'] not in labels]
     objects = [a for a in lists['annotations'] if everything or a['category_id'] in labels]
@@ -196,6 +197,7 @@ def training_record(record: Record, # one image with all its objects
                     annotations: Sequence[dict], # of these objects
                     cfg: SSDConfig, # the protocol decides
                     findings: Findings, # grows
+                    empty: bool = False, # nothing at all is annotated
                    ) -> Record | None: # None: nothing is left
     "A record with what is learnt."
     flat = flat_boxes(record)
@@ -204,7 +206,9 @@ def training_record(record: Record, # one image with all its objects
         message = f'of {(flat & drawn).sum()} boxes nothing is left within the image and its pixels'
         findings.add('no area', record.source, message)
     learnt = is_learnt(record.crowd, record.difficult, cfg) & ~flat
-    if learnt.any(): return without(record, ~learnt)
+    background = empty and cfg.rules.background == 'keep'
+    if background: findings.add('background', record.source, 'nothing is annotated')
+    if background or learnt.any(): return without(record, ~learnt)
     findings.add('no objects', record.source, 'nothing to learn')
     return None
 
@@ -212,7 +216,7 @@ def training_record(record: Record, # one image with all its objects
 def make_records(notes: Annotations, # from `complete`
                  labels: dict, # category id -> label
                  cfg: SSDConfig, # protocol
-                 training: bool, # images to learn from have at least one object that is learnt
+                 training: bool, # images to learn from have an object that is learnt, or are background
                  findings: Findings, # grows
                 ) -> list[Record]:
     "The records of a split."
@@ -221,7 +225,7 @@ def make_records(notes: Annotations, # from `complete`
     for im in notes.truth['images']:
         objects = groups.get(im['id'], [])
         record = make_record(im, objects, labels, notes.image(im), cfg.rules.whole_pixels)
-        if training: record = training_record(record, objects, cfg, findings)
+        if training: record = training_record(record, objects, cfg, findings, im.get(EMPTY, False))
         elif not objects: findings.add('no objects', record.source, 'nothing to find')
         if record: records.append(record)
     return records
@@ -237,8 +241,9 @@ def make_dataset(notes: Annotations, # from `complete`
     classes, labels = class_labels(notes, cfg, training, findings, known)
     records = make_records(notes, labels, cfg, training, findings)
     purpose = 'learn from' if training else 'evaluate'
-    if not records: findings.add('no image', notes.source, f'no image is left to {purpose}')
+    usable = [r for r in records if len(r.labels) or not training] # background alone teaches nothing
+    if not usable: findings.add('no image', notes.source, f'no image is left to {purpose}')
     names = [c['name'] for c in sorted(notes.truth['categories'], key=lambda c: c['id'])]
     return Dataset(records=tuple(records), classes=tuple(classes), category_ids=tuple(labels), names=tuple(names),
                    ground_truth=_ground_truth(notes, classes, labels, cfg.rules.all_categories),
-                   findings=tuple(findings), folder=notes.folder)
+                   findings=tuple(findings), folder=notes.folder, val_moved=notes.val_moved)
