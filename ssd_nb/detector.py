@@ -37,10 +37,13 @@ def square(image: AnyImage, # of any size
     "What the network sees of an image, by the path of evaluation."
     if not isinstance(image, (str, Path)):
         whole = pixels(image)
-        return resize(whole, size), whole.shape[:2]
+        height, width, _ = whole.shape
+        return resize(whole, size), (height, width)
     path = Path(image)
     try: shape = image_size(path)
-    except Exception: shape = load_image(path).shape[:2] # its message says what is wrong with the file
+    except Exception:
+        height, width, _ = load_image(path).shape # its message says what is wrong with the file
+        shape = height, width
     return load_square(path, size, shape), shape
 
 # %% ../nbs/9_use/01b_detector.ipynb #coco-names
@@ -124,7 +127,7 @@ def make_detector(state: dict[str, np.ndarray], # of a checkpoint
     floors = None
     if min_score is not None:
         floors = score_floors(min_score, names)
-        cfg = cfg.replace(min_score=float(floors.min()))
+        cfg = make_config({'min_score': float(floors.min())}, cfg)
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))
     return Detector(session, cfg, names, ids, floors)

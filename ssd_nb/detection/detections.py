@@ -7,12 +7,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import Any, Sequence
 from xml.sax.saxutils import escape
 import numpy as np
 from ..images import AnyImage, pixels
 from ..visualize import save_figure, show_image
-if TYPE_CHECKING: from matplotlib.figure import Figure # for annotations
 
 # %% auto #0
 __all__ = ['LabelledBoxes', 'detection_table', 'DrawnBoxes', 'cut', 'Detections', 'voc_text']
@@ -67,12 +66,13 @@ class DrawnBoxes(LabelledBoxes):
         if image is None: raise ValueError('these detections do not know their image: give it, as in plot(image)')
         return pixels(image)
 
-    def plot(self, image: AnyImage | None = None, **kwargs: Any) -> Figure: # kwargs: of `show_image`
+    def plot(self, image: AnyImage | None = None, **kwargs: Any) -> Any: # a picture; kwargs: of `show_image`
         "The image with its boxes, 480 to 1600 pixels on its longer side."
         shown = self.pixels(image)
         longer = min(max(*shown.shape[:2], 480), 1600)
         names = self.names or None
-        return show_image(shown, self.boxes, self.labels, self.scores, names, **{'side': longer/100, **kwargs})
+        return show_image(shown, self.boxes, self.labels.tolist(), self.scores.tolist(), names,
+                          **{'side': longer/100, **kwargs})
 
     def save(self, path: str | Path, image: AnyImage | None = None) -> Path:
         "Write `plot` as a PNG file, whole or not at all."
@@ -123,7 +123,9 @@ class Detections(DrawnBoxes):
 
     def known_size(self) -> tuple[int, int]: # height and width of the image in pixels
         "The size of the image. Raises `ValueError` if neither it nor the image is known."
-        return self.size or self.pixels().shape[:2]
+        if self.size: return self.size
+        height, width, _ = self.pixels().shape
+        return height, width
 
 # %% ../../nbs/4_detection/00_detections.ipynb #voc-text
 def voc_text(found: Detections) -> str: # XML

@@ -175,7 +175,8 @@ def above(values: np.ndarray, # [B, N, C] that sort as scores do
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, floors: np.ndarray | None
                 ) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    function, kept = SCORE_FUNCTIONS[cfg.score_function], {}
+    function = SCORE_FUNCTIONS[cfg.score_function]
+    kept: dict[int, tuple] = {}
     values = above(function.values(logits), floors, function)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
