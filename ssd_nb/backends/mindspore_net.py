@@ -16,8 +16,8 @@ from ..networks.table import initial_state, parameters, rows
 
 # %% auto #0
 __all__ = ['HALF_TYPES', 'OPS', 'NORMS', 'ACTS', 'parameter', 'make_parameters', 'Store', 'Half', 'MindSporeConv',
-           'MindSporeMaxPool', 'MindSporeAverage', 'MindSporeBatchNorm', 'MindSporeL2Norm', 'LayerCell', 'RowCell',
-           'MindSporeNet']
+           'MindSporeMaxPool', 'MindSporeAverage', 'MindSporeUpsample', 'MindSporeBatchNorm', 'MindSporeL2Norm',
+           'LayerCell', 'RowCell', 'MindSporeNet']
 
 # %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #cell-013
 def parameter(name: str, # unique
@@ -101,7 +101,16 @@ class MindSporeAverage(nn.Cell):
 
     def construct(self, x): return self.mean(x, (2, 3))
 
-OPS = dict(conv=MindSporeConv, maxpool=MindSporeMaxPool, average=MindSporeAverage,
+# %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #ops-4
+class MindSporeUpsample(nn.Cell):
+    "Twice the size: each pixel, then the mean of it and the next; the last one twice."
+    def __init__(self, layer: Layer, store: Store):
+        super().__init__(auto_prefix=False)
+        self.resize = ops.ResizeBilinearV2()
+
+    def construct(self, x): return self.resize(x, (2*x.shape[2], 2*x.shape[3]))
+
+OPS = dict(conv=MindSporeConv, maxpool=MindSporeMaxPool, average=MindSporeAverage, upsample=MindSporeUpsample,
            identity=lambda layer, store: None)
 
 # %% ../../nbs/7_frameworks/07_mindspore_net.ipynb #norms
@@ -109,7 +118,8 @@ class MindSporeBatchNorm(nn.Cell):
     "Batch norm; in training it writes down the batch's mean and variance."
     def __init__(self, layer: Layer, store: Store):
         super().__init__(auto_prefix=False)
-        own, live, eps = store.of(layer), store.live(layer), store.cfg.norm_eps
+        own, live = store.of(layer), store.live(layer)
+        eps = store.cfg.norm_eps if layer.eps is None else layer.eps
         self.gamma, self.beta, self.mean, self.variance = (own[k] for k in ('gamma', 'beta', 'mean', 'variance'))
         shared = live and store.cfg.sync_norm and devices() > 1
         plain = ops.BatchNorm(is_training=live, epsilon=eps, momentum=1.)

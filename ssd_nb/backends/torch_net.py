@@ -14,8 +14,8 @@ from ..networks.layers import Layer, Row, layer_kinds, row_sizes
 from ..networks.table import rows
 
 # %% auto #0
-__all__ = ['OPS', 'NORMS', 'ACTS', 'COMBINE', 'PLACES', 'TorchConv', 'TorchMaxPool', 'batch_norm', 'L2Norm', 'LayerUnit',
-           'TorchRows', 'TorchNet']
+__all__ = ['OPS', 'NORMS', 'ACTS', 'COMBINE', 'PLACES', 'TorchConv', 'TorchMaxPool', 'TorchUpsample', 'batch_norm', 'L2Norm',
+           'LayerUnit', 'TorchRows', 'TorchNet']
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #ops
 class TorchConv(nn.Conv2d):
@@ -48,24 +48,37 @@ class TorchMaxPool(nn.Module):
         if any(self.sides): x = F.pad(x, self.sides, value=float('-inf'))
         return F.max_pool2d(x, *self.window)
 
-OPS = dict(conv=TorchConv, maxpool=TorchMaxPool, average=lambda layer: nn.AdaptiveAvgPool2d(1),
+# %% ../../nbs/7_frameworks/04_torch_net.ipynb #ops-3
+class TorchUpsample(nn.Module):
+    "Twice the size: each pixel, then the mean of it and the next; the last one twice."
+    def __init__(self, layer: Layer): super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis in (2, 3):
+            last = x.shape[axis] - 1
+            following = torch.cat((x.narrow(axis, 1, last), x.narrow(axis, last, 1)), axis)
+            x = torch.stack((x, (x + following)/2), axis + 1).flatten(axis, axis + 1)
+        return x
+
+OPS = dict(conv=TorchConv, maxpool=TorchMaxPool, average=lambda layer: nn.AdaptiveAvgPool2d(1), upsample=TorchUpsample,
            identity=lambda layer: nn.Identity())
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #norms
-def batch_norm(channels: int, cfg: SSDConfig, kind: type = nn.BatchNorm2d) -> nn.Module:
+def batch_norm(layer: Layer, cfg: SSDConfig, kind: type = nn.BatchNorm2d) -> nn.Module:
     "Batch norm of that kind; torch's momentum is the fraction that is new."
-    return kind(channels, eps=cfg.norm_eps, momentum=1 - cfg.norm_momentum)
+    eps = cfg.norm_eps if layer.eps is None else layer.eps
+    return kind(layer.cout, eps=eps, momentum=1 - cfg.norm_momentum)
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #norms-2
 class L2Norm(nn.Module):
     "Unit length over the channels, times a learnt scale (ParseNet, section 3.3)."
-    def __init__(self, channels: int, cfg: SSDConfig):
+    def __init__(self, layer: Layer, cfg: SSDConfig):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(channels))
+        self.scale = nn.Parameter(torch.ones(layer.cout))
 
     def forward(self, x: Tensor) -> Tensor: return F.normalize(x, dim=1)*self.scale[:, None, None]
 
-NORMS = {None: lambda channels, cfg: nn.Identity(), 'batch': batch_norm, 'l2': L2Norm}
+NORMS = {None: lambda layer, cfg: nn.Identity(), 'batch': batch_norm, 'l2': L2Norm}
 ACTS = {None: lambda x, inplace: x, 'relu': F.relu, 'relu6': F.relu6, 'hardswish': F.hardswish,
         'hardsigmoid': F.hardsigmoid}
 COMBINE = dict(add=torch.add, multiply=torch.mul)
@@ -80,7 +93,7 @@ class LayerUnit(nn.Module):
                  norms: dict = NORMS): # what makes each normalisation
         super().__init__()
         self.layer, self.op = layer, OPS[layer.op](layer)
-        self.norm, self.act = norms[layer.norm](layer.cout, cfg), ACTS[layer.act]
+        self.norm, self.act = norms[layer.norm](layer, cfg), ACTS[layer.act]
         self.fresh = layer.op != 'identity' or layer.norm is not None # what is computed here may be overwritten
 
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]
