@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence, Union
 import numpy as np
+from .backends.families import COCO_CLASSES, COCO_IDS
 from .backends.session import Session, for_inference, make_session
 from .config import SSDConfig, make_config
 from .detection.detections import Detections
@@ -23,9 +24,8 @@ from .training.evaluation import LOOK
 from .weights import find_checkpoint, load
 
 # %% auto #0
-__all__ = ['Square', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Floors', 'square', 'names_and_ids', 'floor_pairs', 'score_floors',
-           'Detector', 'make_detector', 'load_detector', 'detect_squares', 'detect_each', 'image_files', 'meant_images',
-           'detect']
+__all__ = ['Square', 'Floors', 'square', 'names_and_ids', 'floor_pairs', 'score_floors', 'Detector', 'make_detector',
+           'load_detector', 'detect_squares', 'detect_each', 'image_files', 'meant_images', 'detect']
 
 # %% ../nbs/9_use/01b_detector.ipynb #square
 Square = tuple[np.ndarray, tuple[int, int]] # [size, size, 3] uint8 RGB; height and width of the image
@@ -45,18 +45,6 @@ def square(image: AnyImage, # of any size
         height, width, _ = load_image(path).shape # its message says what is wrong with the file
         shape = height, width
     return load_square(path, size, shape), shape
-
-# %% ../nbs/9_use/01b_detector.ipynb #coco-names
-COCO_CLASSES = tuple(name.strip() for name in """
-    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
-    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
-    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
-    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
-    teddy bear, hair drier, toothbrush""".split(','))
-NO_ID = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83) # category ids that COCO does not use
-COCO_IDS = tuple(i for i in range(1, 91) if i not in NO_ID)
 
 # %% ../nbs/9_use/01b_detector.ipynb #names-and-ids
 def names_and_ids(cfg: SSDConfig, # classes, class_num
@@ -138,7 +126,7 @@ def load_detector(weights: str | Path = 'openimages', # published weights, a fil
                   **changes: Any, # configuration fields, e.g. device='cuda', tta='flip'
                  ) -> Detector:
     "The network of some weights, ready to look at images. Raises `CheckpointError` or `ConfigError`."
-    state, cfg, meta = load(find_checkpoint(weights))
+    state, cfg, meta = load(find_checkpoint(weights), whole=True)
     return make_detector(state, make_config(changes, cfg), meta, min_score)
 
 # %% ../nbs/9_use/01b_detector.ipynb #look

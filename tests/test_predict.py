@@ -10,13 +10,14 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from conftest import BACKEND, command, lively_session
 import ssd_nb
+from ssd_nb.backends.families import COCO_CLASSES, COCO_IDS
 from ssd_nb.checkpoint import save
 from ssd_nb.config import SSDConfig
 from ssd_nb.errors import ConfigError, DataError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
-from ssd_nb.detector import COCO_CLASSES, COCO_IDS, detect, image_files, load_detector, names_and_ids, square
+from ssd_nb.detector import detect, image_files, load_detector, names_and_ids, square
 from ssd_nb.images import pixels
 from ssd_nb.predict import detect_files, main, number_images, predict
 from ssd_nb.learning.drawings import CLASSES

@@ -16,7 +16,7 @@ from ..networks.layers import NetworkConfig
 
 # %% auto #0
 __all__ = ['SCORE_FUNCTIONS', 'Predict', 'InferConfig', 'logit', 'ScoreFunction', 'log_score', 'log_probabilities', 'all_scores',
-           'grouped_nms', 'nms', 'leaders', 'above', 'views', 'postprocess']
+           'grouped_nms', 'nms', 'leaders', 'only_best', 'above', 'views', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class InferConfig(LossConfig, NetworkConfig):
     tta: str = number('none', "flip: look at the mirrored image as well and join what both show, in twice the time",
         choices=('none', 'flip'))
     per_class_limit: bool | None = rule(False, True, "max_boxes counts per class and image; false: per image")
+    class_candidates: int = number(0, "boxes of each class in an image that NMS looks at, the best; 0 takes all", low=0)
     every_image: bool | None = rule(True, False,
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
     all_categories: bool | None = rule(False, True,
@@ -161,6 +162,15 @@ def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cf
         out[i] = _fill(box[mine], label[mine], left_out, per_class, cfg.max_boxes)
     return out
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #candidates
+def only_best(values: np.ndarray, # [B, N, C] as a score function gives them
+              count: int, # boxes of each class in an image; 0 for all
+             ) -> np.ndarray: # the others at minus infinity
+    "The `count` best boxes of each class, and those that are as good as the last of them."
+    if not count or count >= values.shape[1]: return values
+    least = np.partition(values, -count, axis=1)[:, [-count]]
+    return np.where(values >= least, values, np.float32(-np.inf))
+
 # %% ../../nbs/4_detection/01_postprocess.ipynb #above
 def above(values: np.ndarray, # [B, N, C] that sort as scores do
           floors: np.ndarray | None, # [C - 1] least scores of label 1, 2, ...; none: all are sure enough
@@ -178,7 +188,8 @@ def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, floors
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
     function = SCORE_FUNCTIONS[cfg.score_function]
     kept: dict[int, tuple] = {}
-    values = above(function.values(logits), floors, function)
+    values = only_best(function.values(logits), cfg.class_candidates)
+    values = above(values, floors, function)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
         kept |= _keep(boxes, values, todo, count, cfg)
