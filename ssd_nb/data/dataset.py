@@ -93,6 +93,7 @@ def open_dataset(cfg: SSDConfig, # which data set
                  cache: HeaderCache | str | Path | None = None, # remembers the headers of images
                 ) -> Dataset:
     "The one door to the raw data. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
+    cfg = settled(cfg)
     return accept(read_split(cfg, training, known, cache), cfg)
 
 # %% ../../nbs/6_data/09_dataset.ipynb #annotation-files

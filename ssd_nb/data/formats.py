@@ -4,6 +4,7 @@
 
 # %% ../../nbs/6_data/08e_formats.ipynb #imports
 from __future__ import annotations
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -25,10 +26,10 @@ __all__ = ['COCO', 'VOC', 'YOLO', 'CSV', 'TXT', 'FORMATS', 'coco_sign', 'voc_sig
 
 # %% ../../nbs/6_data/08e_formats.ipynb #first-line
 def _first_line(path: Path) -> str:
-    "The first line of a file that is not empty; '' if it is no text."
+    "The first line of a file that is not empty; '' if it cannot be read."
     try:
-        with open(path, encoding='utf-8-sig') as f: lines = [f.readline(5000) for _ in range(5)]
-    except (OSError, UnicodeDecodeError): return ''
+        with open(path, encoding='utf-8-sig', errors='replace') as f: lines = [f.readline(5000) for _ in range(5)]
+    except OSError: return ''
     return next((line.strip() for line in lines if line.strip()), '')
 
 def _found(root: Path, suffix: str) -> list[Path]:
@@ -38,7 +39,7 @@ def _found(root: Path, suffix: str) -> list[Path]:
 
 def _named(path: Path, root: Path) -> str:
     "A file as a sign names it."
-    return path.name if path == root else str(path.relative_to(root))
+    return path.name if path == root else os.path.relpath(path, root)
 
 # %% ../../nbs/6_data/08e_formats.ipynb #signs
 def coco_sign(root: Path) -> str: # '' if there is none

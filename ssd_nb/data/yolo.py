@@ -27,6 +27,7 @@ def parse_label(line: str, # 'class x y width height', or 'class x1 y1 x2 y2 x3 
                ) -> tuple[float, list[float]] | str: # class number and x, y, width, height; or what is wrong
     "An object of a YOLO file, in fractions of the image. Never raises."
     numbers = [plain_number(word) for word in line.split()]
+    if not numbers: return 'nothing is written'
     if None in numbers: return f'{shown(line.split()[numbers.index(None)])} is no number'
     label, *box = numbers
     if keypoints: box = box[:4]
