@@ -36,6 +36,7 @@ def sample_picture(data: Dataset, # its records are read
     titles = [getattr(r.image, 'name', str(r.image_id)) for r in records]
     return show_grid(images, boxes, [r.labels for r in records], names=data.classes, titles=titles, columns=columns)
 
+# %% ../../nbs/6_data/15c_tools.ipynb #show-2
 def show_data(cfg: SSDConfig, # which data set
               training: bool, # which split
               count: int, # pictures
@@ -59,6 +60,7 @@ def tell_written(parts: Parts, # what was written
     if lost: say(f'{lost} crowds or difficult objects are left out: {kind} has no word for them')
     say(f'written: {out}; look at it with: ssd_nb data show "{out}"')
 
+# %% ../../nbs/6_data/15c_tools.ipynb #tell-2
 def split_out(cfg: SSDConfig, # which data set
               out: Path, # a new folder
              ) -> tuple[Parts, int]: # what was written; objects that the format cannot say
@@ -72,6 +74,7 @@ HELP_OF = dict(show='Draw some images of a data set with their objects.',
                convert='Write a data set in another format; errors stop it as they would a training.',
                split='Write a data set without splits again, divided into train and val by --val_fraction.')
 
+# %% ../../nbs/6_data/15c_tools.ipynb #parser-2
 def tools_parser(command: str, # a key of `HELP_OF`
                 ) -> Parser:
     "The flags of a command: all of the configuration, and its own."

@@ -41,6 +41,7 @@ class Entry:
 
 Parts = Mapping[str, Sequence[Entry]] # by split: train, val
 
+# %% ../../nbs/6_data/15b_writing.ipynb #entry-2
 def check_word(word: str, # name of a class or a file
               ) -> str: # the same
     "Raise `DataError` for a name that not every format can hold."
@@ -92,6 +93,7 @@ def entries_of(notes: Annotations, # checked
         entries.append(Entry(notes.image(im), name, im['height'], im['width'], objects))
     return entries
 
+# %% ../../nbs/6_data/15b_writing.ipynb #gather-2
 def gather(cfg: SSDConfig, # which data set
            divided: bool = False, # write the division of a data set without splits down
           ) -> tuple[list[str], Parts]: # classes; entries
@@ -111,11 +113,13 @@ def written(value: float) -> str: # without a point if it is whole
     "A number as text that reads as the same number."
     return str(int(value)) if value == int(value) else repr(float(value))
 
+# %% ../../nbs/6_data/15b_writing.ipynb #numbers-2
 def _corners(a: dict) -> list[str]:
     "x1, y1, x2, y2 as text."
     x, y, w, h = a['bbox']
     return [written(v) for v in (x, y, x + w, y + h)]
 
+# %% ../../nbs/6_data/15b_writing.ipynb #numbers-3
 def _put(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding='utf-8')
@@ -143,6 +147,7 @@ def write_voc(folder: Path, classes: Sequence[str], parts: Parts) -> None:
             path = folder/'Annotations'/f'{Path(e.name).stem}.xml'
             _put(path, ElementTree.tostring(_voc_tree(e, classes), encoding='unicode'))
 
+# %% ../../nbs/6_data/15b_writing.ipynb #write-voc-2
 def _voc_tree(e: Entry, classes: Sequence[str]) -> ElementTree.Element:
     "The XML of a picture."
     tree = ElementTree.Element('annotation')
@@ -170,6 +175,7 @@ def write_yolo(folder: Path, classes: Sequence[str], parts: Parts) -> None:
             rows = [_yolo_row(a, e) for a in e.objects]
             _put(folder/'labels'/split/f'{Path(e.name).stem}.txt', ''.join(f'{row}\n' for row in rows))
 
+# %% ../../nbs/6_data/15b_writing.ipynb #write-yolo-2
 def _yolo_row(a: dict, e: Entry) -> str:
     "An object in fractions of the image."
     x, y, w, h = a['bbox']
@@ -189,6 +195,7 @@ def write_csv(folder: Path, classes: Sequence[str], parts: Parts) -> None:
             if not e.objects: table.writerow([*head, *['']*5])
         _put(folder/f'{split}.csv', text.getvalue())
 
+# %% ../../nbs/6_data/15b_writing.ipynb #write-tables-2
 def write_txt(folder: Path, classes: Sequence[str], parts: Parts) -> None:
     "SPLIT.txt, and classes.txt with the names"
     _put(folder/'classes.txt', ''.join(f'{name}\n' for name in classes))
@@ -207,9 +214,12 @@ class Writer:
     pictures: str # their folder, with the split for {}
     flags: tuple[str, ...] = () # kinds of objects that it can mark
 
-WRITERS = dict(coco=Writer(write_coco, '{}', ('iscrowd', 'difficult')), voc=Writer(write_voc, 'JPEGImages', ('difficult',)),
-               yolo=Writer(write_yolo, 'images/{}'), csv=Writer(write_csv, '{}'), txt=Writer(write_txt, '{}'))
+# %% ../../nbs/6_data/15b_writing.ipynb #writer-2
+WRITERS = dict(
+    coco=Writer(write_coco, '{}', ('iscrowd', 'difficult')), voc=Writer(write_voc, 'JPEGImages', ('difficult',)),
+    yolo=Writer(write_yolo, 'images/{}'), csv=Writer(write_csv, '{}'), txt=Writer(write_txt, '{}'))
 
+# %% ../../nbs/6_data/15b_writing.ipynb #writer-3
 def sayable(parts: Parts, # entries
             flags: Sequence[str], # that the format can write
            ) -> tuple[Parts, int]: # without what it cannot say; how many objects that are
@@ -230,8 +240,9 @@ def check_target(out: Path, # the folder to write
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise DataError(f'{out}: exists and is not empty; name a new folder with --out')
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
-        raise DataError(f'{out}: lies in the data set itself, which would then hold both; name a folder outside with --out')
+        raise DataError(f'{out}: lies in the data set itself; name a folder outside with --out')
 
+# %% ../../nbs/6_data/15b_writing.ipynb #write-data-2
 def write_data(out: Path, # a new folder
                kind: str, # a key of `WRITERS`
                classes: Sequence[str], # names
