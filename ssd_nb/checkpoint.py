@@ -18,7 +18,8 @@ from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'convert', 'contents_table', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'is_foreign', 'load', 'load_ckpt', 'convert',
+           'contents_table', 'main']
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -62,6 +63,14 @@ def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if header.get('format') != FORMAT:
         raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
     return state, header
+
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #foreign
+def is_foreign(path: str | Path, # any file
+              ) -> bool:
+    "Whether it is a safetensors file that another library has written."
+    try:
+        with safe_open(path, framework='numpy') as f: return (f.metadata() or {}).get('format') != FORMAT
+    except (SafetensorError, OSError): return False
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #load
 def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the reference's

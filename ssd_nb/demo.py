@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = demo_parser().parse_args(argv)
         paths = image_files(args.images) if args.images else photographs()
-        state, trained, about = load(getattr(args, 'checkpoint_path', 'openimages'))
+        state, trained, about = load(getattr(args, 'checkpoint_path', 'openimages'), whole=True)
         cfg = config_from_args(args, trained.replace(min_score=SURE, output_dir=''))
         detector = make_detector(state, cfg, about)
         folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'demo')

@@ -181,7 +181,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         both = getattr(args, 'protocol', '') == 'both'
         if both: del args.protocol # a way to evaluate, not a protocol
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', ''))
-        state, trained, _ = load(checkpoint)
+        state, trained, _ = load(checkpoint, whole=True)
         cfg = settled(config_from_args(args, trained.replace(output_dir='')))
         run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
 

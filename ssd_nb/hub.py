@@ -22,7 +22,7 @@ def network(backend: str, # 'torch' or 'mindspore'
            ) -> Any: # the framework's own module: images [B, S, S, 3] to locs [B, N, 4], logits [B, N, classes]
     "A network for inference on the CPU. Raises `ConfigError` for an unknown name, `CheckpointError` for a bad file."
     cfg, state = SSDConfig.preset(name), None
-    if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint))
+    if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint), whole=True)
     cfg = make_config(changes, cfg)
     session = make_session(backend, cfg, training=False, device='cpu')
     if state: session.set_state(for_inference(state))

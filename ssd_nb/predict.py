@@ -16,6 +16,7 @@ from tqdm import tqdm
 from .images import image_size, load_image, pixels_of
 from .learning.augment import load_square, resize
 from .backends.session import Session, for_inference, make_session
+from .backends.families import COCO_CLASSES, COCO_IDS
 from .weights import find_checkpoint, load
 from .detection.coco_eval import to_coco_results
 from .config import SSDConfig, config_from_args, make_config, make_parser
@@ -30,9 +31,8 @@ from .names import is_hidden
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
-__all__ = ['AnyImage', 'COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector',
-           'make_detector', 'load_detector', 'detect', 'detections_of', 'image_files', 'number_images', 'detect_files',
-           'predict', 'predict_parser', 'main']
+__all__ = ['AnyImage', 'Square', 'pixels', 'square', 'names_and_ids', 'Detector', 'make_detector', 'load_detector', 'detect',
+           'detections_of', 'image_files', 'number_images', 'detect_files', 'predict', 'predict_parser', 'main']
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-005
 AnyImage = Union[str, Path, Image.Image, np.ndarray] # a file, a picture or uint8 pixels
@@ -64,18 +64,6 @@ def square(image: AnyImage, # of any size
     try: shape = image_size(path)
     except Exception: shape = load_image(path).shape[:2] # its message says what is wrong with the file
     return load_square(path, size, shape), shape
-
-# %% ../nbs/9_use/02_predict.ipynb #cell-015
-COCO_CLASSES = tuple(name.strip() for name in """
-    person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
-    parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella,
-    handbag, tie, suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard,
-    surfboard, tennis racket, bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange,
-    broccoli, carrot, hot dog, pizza, donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop,
-    mouse, remote, keyboard, cell phone, microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors,
-    teddy bear, hair drier, toothbrush""".split(','))
-NO_ID = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83) # category ids that COCO does not use
-COCO_IDS = tuple(i for i in range(1, 91) if i not in NO_ID)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-016
 def names_and_ids(cfg: SSDConfig, # classes, class_num
@@ -112,7 +100,7 @@ def load_detector(checkpoint: str | Path, # a file, or a run folder
                   **changes: Any, # configuration fields, e.g. min_score=.5, device='cuda'
                  ) -> Detector:
     "The network of a checkpoint, ready to look at images. Raises `CheckpointError` or `ConfigError`."
-    state, cfg, meta = load(find_checkpoint(checkpoint))
+    state, cfg, meta = load(find_checkpoint(checkpoint), whole=True)
     return make_detector(state, make_config({'min_score': LOOK, **changes}, cfg), meta)
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-022
@@ -264,7 +252,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = predict_parser().parse_args(argv)
         paths, checkpoint = image_files(args.images), find_checkpoint(getattr(args, 'checkpoint_path', ''))
-        state, trained, meta = load(checkpoint)
+        state, trained, meta = load(checkpoint, whole=True)
         cfg = config_from_args(args, trained.replace(output_dir='', min_score=LOOK))
         folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'predict')
         predict(paths, make_detector(state, cfg, meta), folder)

@@ -13,9 +13,9 @@ from ssd_nb.errors import DataError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
+from ssd_nb.backends.families import COCO_CLASSES, COCO_IDS
 from ssd_nb.predict import (
-    COCO_CLASSES, COCO_IDS, detect, detect_files, image_files, load_detector, main, names_and_ids, number_images,
-    pixels, predict, square)
+    detect, detect_files, image_files, load_detector, main, names_and_ids, number_images, pixels, predict, square)
 from ssd_nb.learning.shapes import write_shapes
 
 @pytest.fixture(scope='module')

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Sequence
 from ..config import SSDConfig
 from .annotations import Annotations, usable_categories, complete, new_findings
+from .column_records import column_dataset
+from .columns import ColumnNotes
 from .findings import Findings, stop
 from .formats import format_of, recognise
 from .records import Dataset, make_dataset
@@ -77,6 +79,8 @@ def read_split(cfg: SSDConfig, # which data set
     cfg, findings = settled(cfg), new_findings(cfg, training)
     notes = read_notes(cfg, training, findings)
     if not training and not known and not format_of(cfg).lists_classes: known = training_names(cfg)
+    if isinstance(notes, ColumnNotes) and not is_divided(cfg):
+        return column_dataset(notes, cfg, training, findings, known, cache)
     notes = complete(notes, cfg, training, findings, cache)
     return make_dataset(notes, cfg, training, findings, known)
 

@@ -14,7 +14,7 @@ from ..networks.layers import NetworkConfig
 
 # %% auto #0
 __all__ = ['SCORE_FUNCTIONS', 'InferConfig', 'Detections', 'logit', 'ScoreFunction', 'log_score', 'log_probabilities',
-           'all_scores', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+           'all_scores', 'grouped_nms', 'nms', 'leaders', 'only_best', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class InferConfig(LossConfig, NetworkConfig):
     min_score: float | None = rule(.01, .1, "drop lower scores", low=0, high=1)
     max_boxes: int = number(100, "boxes kept", low=1)
     per_class_limit: bool | None = rule(False, True, "max_boxes counts per class and image; false: per image")
+    class_candidates: int = number(0, "boxes of each class in an image that NMS looks at, the best; 0 takes all", low=0)
     every_image: bool | None = rule(True, False,
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
     all_categories: bool | None = rule(False, True,
@@ -53,16 +54,19 @@ class ScoreFunction(NamedTuple):
     value_of: Callable[[float], float | np.floating] # of a score
     scores: Callable[[np.ndarray], np.ndarray] # of values
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #log-score
 def log_score(score: float, # in 0..1
              ) -> np.float32: # minus infinity for 0
     "The logarithm of a score."
     with np.errstate(divide='ignore'): return np.float32(np.log(score))
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #score-functions-p3
 def log_probabilities(logits: np.ndarray, # [..., C]
                      ) -> np.ndarray: # [..., C] float32
     "`log_softmax`, computed in float64 and rounded."
     return log_softmax(logits).astype(np.float32)
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #score-functions-p4
 SCORE_FUNCTIONS = dict(sigmoid=ScoreFunction(lambda logits: logits, logit, sigmoid),
                        softmax=ScoreFunction(log_probabilities, log_score, np.exp))
 
@@ -165,11 +169,20 @@ def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cf
         out[i] = _fill(box[mine], label[mine], left_out, per_class, cfg.max_boxes)
     return out
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #candidates
+def only_best(values: np.ndarray, # [B, N, C] as a score function gives them
+              count: int, # boxes of each class in an image; 0 for all
+             ) -> np.ndarray: # the others at minus infinity
+    "The `count` best boxes of each class, and those that are as good as the last of them."
+    if not count or count >= values.shape[1]: return values
+    least = np.partition(values, -count, axis=1)[:, [-count]]
+    return np.where(values >= least, values, np.float32(-np.inf))
+
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
     function, kept = SCORE_FUNCTIONS[cfg.score_function], {}
-    values = function.values(logits)
+    values = only_best(function.values(logits), cfg.class_candidates)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
         kept |= _keep(boxes, values, todo, count, cfg, class_agnostic)
