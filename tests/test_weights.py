@@ -228,18 +228,20 @@ def test_transforms_of_the_detectors_come_with_them(detectors):
         assert (cfg.rules.min_score, cfg.nms_threshold, cfg.max_boxes) == (minimum, overlap, most)
         assert cfg.classes[12] == 'stop sign' and cfg.classes[11] == 'unused 12'
 
-MAPS = dict(mobilenet_v2=dict(tap='tap', last='last'), vgg16=dict(conv4='conv4', conv5='conv5'))
+MAPS = dict(mobilenet_v2=dict(tap='tap', last='last'), vgg16=dict(conv4='conv4', conv5='conv5'),
+            resnet50=dict(block13='layer3', block16='layer4')) # row: torchvision's
 
 @pytest.mark.parametrize('name', MAPS)
 def test_backbones_make_the_feature_maps_of_torchvision(name, oracle, published):
     torch = pytest.importorskip('torch')
     from ssd_nb.backends.torch_net import TorchNet
     state, cfg = translate(f'torchvision_{name}', their_arrays(name, oracle, published))
-    net = TorchNet(cfg).eval()
+    side = oracle.SIDES[name]
+    net = TorchNet(cfg.replace(image_shape=(side, side))).eval()
     tensors = net.tensors()
     with torch.no_grad():
         for key, value in state.items(): tensors[key].copy_(torch.from_numpy(value))
-        image = torch.from_numpy(oracle.picture(300)[None]).permute(0, 3, 1, 2).float()
+        image = torch.from_numpy(oracle.picture(side)[None]).permute(0, 3, 1, 2).float()
         out = dict(image=image*net.scale + net.shift)
         for row in net.rows:
             if row.part == 'backbone': out[row.name] = net.run(row, out)
