@@ -118,7 +118,8 @@ def resnet_places(cfg: SSDConfig) -> Places:
         for repeat in range(count):
             k += 1
             start = f'layer{group}.{repeat}'
-            for part, (conv, norm) in RESIDUAL.items(): places[f'block{k}.{part}'] = f'{start}.{conv}', f'{start}.{norm}'
+            for part, (conv, norm) in RESIDUAL.items():
+                places[f'block{k}.{part}'] = f'{start}.{conv}', f'{start}.{norm}'
     return places
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #detector
