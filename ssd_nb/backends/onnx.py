@@ -19,7 +19,7 @@ from ..networks.layers import Layer, Row, layer_kinds, row_sizes
 from ..networks.table import initial_state, rows
 
 # %% auto #0
-__all__ = ['ONNX_OPS', 'ONNX_ACTS', 'ONNX_COMBINE', 'folded', 'Graph', 'onnx_network', 'cpu_threads', 'OnnxSession',
+__all__ = ['ONNX_OPS', 'ONNX_ACTS', 'ONNX_COMBINE', 'folded', 'OnnxGraph', 'onnx_network', 'cpu_threads', 'OnnxSession',
            'OnnxAnswers', 'refuse', 'GROUP', 'make_session']
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #fold
@@ -36,7 +36,7 @@ def folded(layer: Layer, # a convolution
     return weight.astype(np.float32), bias.astype(np.float32)
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #graph
-class Graph:
+class OnnxGraph:
     "A growing ONNX graph."
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -57,25 +57,25 @@ class Graph:
         return name
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #ops
-def _conv(g: Graph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> str:
+def _conv(g: OnnxGraph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> str:
     "A convolution with its batch norm."
     top, bottom, left, right = layer.padding
     weight, bias = folded(layer, state, cfg)
     return g.add('Conv', x, g.constant(weight), g.constant(bias), kernel_shape=[layer.kernel]*2, group=layer.groups,
                  strides=[layer.stride]*2, dilations=[layer.dilation]*2, pads=[top, left, bottom, right])
 
-def _maxpool(g: Graph, x: str, layer: Layer, *_: Any) -> str:
+def _maxpool(g: OnnxGraph, x: str, layer: Layer, *_: Any) -> str:
     top, bottom, left, right = layer.padding
     return g.add('MaxPool', x, kernel_shape=[layer.kernel]*2, strides=[layer.stride]*2, pads=[top, left, bottom, right])
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #ops-2
-def _upsample(g: Graph, x: str, *_: Any) -> str:
+def _upsample(g: OnnxGraph, x: str, *_: Any) -> str:
     "Each pixel, then the mean of it and the next; the last one twice."
     return g.add('Resize', x, '', g.constant([2, 2]), axes=[2, 3], mode='linear',
                  coordinate_transformation_mode='asymmetric')
 
-def _as_it_is(g: Graph, x: str, *_: Any) -> str: return x
-def _average(g: Graph, x: str, *_: Any) -> str: return g.add('GlobalAveragePool', x)
+def _as_it_is(g: OnnxGraph, x: str, *_: Any) -> str: return x
+def _average(g: OnnxGraph, x: str, *_: Any) -> str: return g.add('GlobalAveragePool', x)
 
 ONNX_OPS: dict[str, Callable] = dict(conv=_conv, maxpool=_maxpool, average=_average, upsample=_upsample,
                                      identity=_as_it_is)
@@ -89,7 +89,7 @@ ONNX_ACTS: dict[str | None, Callable] = {
 ONNX_COMBINE = dict(add='Add', multiply='Mul')
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #layer
-def _layer(g: Graph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> str:
+def _layer(g: OnnxGraph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> str:
     "Operation, normalisation, activation."
     x = ONNX_OPS[layer.op](g, x, layer, state, cfg)
     if layer.norm == 'l2':
@@ -99,7 +99,7 @@ def _layer(g: Graph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> str:
     return ONNX_ACTS[layer.act](g, x)
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #row
-def _row(g: Graph, row: Row, out: dict[str, str], sizes: dict, state: dict, cfg: SSDConfig) -> str:
+def _row(g: OnnxGraph, row: Row, out: dict[str, str], sizes: dict, state: dict, cfg: SSDConfig) -> str:
     "The output of a row; `out` has those of the rows before."
     x, size = out[row.sources[0]], sizes[row.name]
     for layer in row.layers: x = _layer(g, x, layer, state, cfg)
@@ -112,14 +112,14 @@ def _row(g: Graph, row: Row, out: dict[str, str], sizes: dict, state: dict, cfg:
     return ONNX_ACTS[row.act](g, x)
 
 # %% ../../nbs/7_frameworks/09b_onnx.ipynb #network
-def _ends(g: Graph, parts: list[str], width: int, name: str) -> str:
+def _ends(g: OnnxGraph, parts: list[str], width: int, name: str) -> str:
     "The answers of all heads, in the order of the default boxes."
     flat = [g.add('Reshape', g.add('Transpose', p, perm=[0, 2, 3, 1]), g.constant([0, -1], np.int64)) for p in parts]
     whole = g.add('Reshape', g.add('Concat', *flat, axis=1), g.constant([0, -1, width], np.int64))
     g.nodes.append(helper.make_node('Identity', [whole], [name]))
     return name
 
-def _starts(g: Graph, cfg: SSDConfig, raw: bool) -> str:
+def _starts(g: OnnxGraph, cfg: SSDConfig, raw: bool) -> str:
     "The input, normalised, channels first."
     x, std = 'images', np.array(cfg.pixel_std)
     if raw:
@@ -133,7 +133,7 @@ def onnx_network(state: dict[str, np.ndarray], # of `for_inference`
                  raw: bool = True, # takes uint8 pixels; else float32 that is normalised already
                 ) -> onnx.ModelProto: # images [batch, S, S, 3] to locs [batch, N, 4] and logits [batch, N, classes]
     "A network as an ONNX graph."
-    g, table = Graph(), rows(cfg)
+    g, table = OnnxGraph(), rows(cfg)
     out, heads, sizes = {'image': _starts(g, cfg, raw)}, dict(locs=[], logits=[]), row_sizes(table, cfg.image_shape)
     for row in table:
         out[row.name] = _row(g, row, out, sizes, state, cfg)
