@@ -116,7 +116,7 @@ def check_together(cfg: SSDConfig) -> None:
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
 PYRAMID = dict(image_shape=(640, 640), first_stride=8, steps=(), box_layout='retina', aspect_ratios=((2,),)*5,
-    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_init=.01333, lr_end_rate=0.) # RetinaNet's boxes and loss
+    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_end_rate=0.) # RetinaNet's boxes and loss
 
 # %% ../nbs/5_numbers/01_config.ipynb #presets
 PRESETS: dict[str, dict[str, Any]] = dict(

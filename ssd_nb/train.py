@@ -25,6 +25,7 @@ from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
+from .training.folded import comes_folded, measure_norms
 from .training.start import continues, pretrained_state, run_rates
 from .training.stop import check_finite, leave_if_asked, Stop, Stopped
 from .training.run import (
@@ -230,6 +231,7 @@ def train(cfg: SSDConfig, # all numbers
             check_batch(cfg)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
             run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
+            if not place.step and comes_folded(cfg): run.say(measure_norms(session, learn, cfg))
             run.category_ids = learn.category_ids
             if run.writes: headers.save() # only now that there is a run, so that a mistake leaves nothing behind
         stack.enter_context(last_words(run))

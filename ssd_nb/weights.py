@@ -72,7 +72,7 @@ def load_openimages(name: str, # a key of `PUBLISHED`
     about, preset = PUBLISHED[name], 'ssd300_mobilenet_v2_openimages'
     cfg = SSDConfig.preset(preset, classes=about.classes, class_num=len(about.classes) + 1)
     state = read_openimages(get(name).read_bytes()[about.start:], cfg)
-    return state, cfg, known_about(name, preset, source=about.source, licence=about.licence)
+    return state, cfg, known_about(name, preset, source=about.source, licence=about.licence, folded=True)
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #load-3
 def load_family(arrays: Arrays, # by the names in a file

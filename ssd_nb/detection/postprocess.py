@@ -60,11 +60,13 @@ def log_score(score: float, # in 0..1
     "The logarithm of a score."
     with np.errstate(divide='ignore'): return np.float32(np.log(score))
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #score-functions-p3
 def log_probabilities(logits: np.ndarray, # [..., C]
                      ) -> np.ndarray: # [..., C] float32
     "`log_softmax`, computed in float64 and rounded."
     return log_softmax(logits).astype(np.float32)
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #score-functions-p4
 SCORE_FUNCTIONS = dict(sigmoid=ScoreFunction(lambda logits: logits, logit, sigmoid),
                        softmax=ScoreFunction(log_probabilities, log_score, np.exp))
 
