@@ -18,7 +18,7 @@ from ssd_nb.images import load_image
 from ssd_nb.learning.augment import resize
 from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.networks.table import initial_state, parameters
-from ssd_nb.predict import load_detector
+from ssd_nb.detector import load_detector
 from ssd_nb.training.start import pretrained_state
 
 NAME = 'openimages'
