@@ -154,7 +154,8 @@ def other_rows(folder: Path, seconds: float) -> list[dict]:
     boxes = {r.image_id: Detections((r.boxes[:, [1, 0, 3, 2]]*128).astype(np.float32),
                                     np.ones(len(r.labels), np.float32), r.labels) for r in data.records}
     found += turns('evaluation', {'COCO': lambda: evaluate(boxes, data)}, seconds, len(boxes))
-    state, path = make_session(available('torch', 'mindspore')[0], cfg, device='cpu').get_state(), folder/'a.safetensors'
+    session, path = make_session(available('torch', 'mindspore')[0], cfg, device='cpu'), folder/'a.safetensors'
+    state = session.get_state()
     return found + turns('checkpoint', {'save': lambda: save(path, state, cfg), 'load': lambda: load(path)}, seconds)
 
 
