@@ -185,8 +185,8 @@ def machine() -> dict:
              if line.startswith(('model name', 'flags'))][:2]
     packages = available('torch', 'mindspore', 'onnxruntime', 'numpy')
     return dict(processor=names[0], avx512='avx512f' in names[1], cores=len(os.sched_getaffinity(0)),
-                load=os.getloadavg()[0], threads=os.environ.get('OMP_NUM_THREADS', ''), python=platform.python_version(),
-                packages={name: version(name) for name in packages}, date=time.strftime('%Y-%m-%d'))
+                load=os.getloadavg()[0], threads=os.environ.get('OMP_NUM_THREADS', ''),
+                python=platform.python_version(), packages={n: version(n) for n in packages}, date=time.strftime('%Y-%m-%d'))
 
 
 def main() -> None:
