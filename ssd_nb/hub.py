@@ -9,7 +9,7 @@ from typing import Any
 from .backends.session import for_inference, make_session
 from .weights import find_checkpoint, load
 from .config import SSDConfig, make_config
-from .predict import Detector, load_detector
+from .detector import Detector, load_detector
 
 # %% auto #0
 __all__ = ['network', 'ssd300_mobilenet_v2', 'tiny', 'detector', 'create_network']

@@ -176,9 +176,10 @@ LAUNCHED = 'WORLD_SIZE', 'MS_WORKER_NUM' # what launchers tell the processes of 
 def join(name: str, # backend
          device: str, # cfg.device
         ) -> Group:
-    "The group that this process was started in; `Alone` where no launcher did."
+    "The group that this process was started in, `Alone` where no launcher did. Raises `MissingPackage` at once."
+    framework = _framework(name)
     if not any(v in os.environ for v in LAUNCHED): return Alone()
-    return _framework(name).GROUP.join(device) or Alone()
+    return framework.GROUP.join(device) or Alone()
 
 def launcher(name: str, # backend
              count: int, # processes
