@@ -186,7 +186,8 @@ def machine() -> dict:
     packages = available('torch', 'mindspore', 'onnxruntime', 'numpy')
     return dict(processor=names[0], avx512='avx512f' in names[1], cores=len(os.sched_getaffinity(0)),
                 load=os.getloadavg()[0], threads=os.environ.get('OMP_NUM_THREADS', ''),
-                python=platform.python_version(), packages={n: version(n) for n in packages}, date=time.strftime('%Y-%m-%d'))
+                python=platform.python_version(), packages={n: version(n) for n in packages},
+                date=time.strftime('%Y-%m-%d'))
 
 
 def main() -> None:
