@@ -12,6 +12,7 @@ import numpy as np
 
 EVERY = 61 # of so many boxes one is kept
 CELLS = 500 # numbers kept of a feature map
+SIDES = dict(mobilenet_v2=300, vgg16=300, resnet50=320) # of the image that the classifiers see
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
     "Float32 numbers that follow from the name and the shape of a parameter, in a range that keeps the answers lively."
@@ -78,7 +79,7 @@ def classifier(name: str) -> dict[str, np.ndarray]:
     model = getattr(torchvision.models, name)(weights=None)
     names = listed(model)
     mean, std = (torch.tensor(v)[:, None, None] for v in ((.485, .456, .406), (.229, .224, .225)))
-    x = ((torch.from_numpy(picture(300)).permute(2, 0, 1).float()/255 - mean)/std)[None]
+    x = ((torch.from_numpy(picture(SIDES[name])).permute(2, 0, 1).float()/255 - mean)/std)[None]
     if name == 'mobilenet_v2':
         maps = dict(tap=model.features[14].conv[0](model.features[:14](x)), last=model.features(x))
     elif name == 'vgg16':
@@ -97,7 +98,7 @@ def main(path: str) -> None:
     torch.set_grad_enabled(False)
     out = {}
     for make, names in {detector: ('ssd300_vgg16', 'ssdlite320_mobilenet_v3_large'),
-                        classifier: ('mobilenet_v2', 'vgg16', 'resnet50')}.items():
+                        classifier: SIDES}.items():
         for name in names:
             found = make(name)
             out |= {f'{name}/{key}': value for key, value in found.items()}

@@ -307,6 +307,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'ssd_nb/backends/places.py'),
                                         'ssd_nb.backends.places.names_of': ( '7_frameworks/places.html#names_of',
                                                                              'ssd_nb/backends/places.py'),
+                                        'ssd_nb.backends.places.resnet_places': ( '7_frameworks/places.html#resnet_places',
+                                                                                  'ssd_nb/backends/places.py'),
                                         'ssd_nb.backends.places.ssd_lite_places': ( '7_frameworks/places.html#ssd_lite_places',
                                                                                     'ssd_nb/backends/places.py'),
                                         'ssd_nb.backends.places.ssd_vgg_places': ( '7_frameworks/places.html#ssd_vgg_places',

@@ -39,7 +39,8 @@ def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
     except OSError: start = b'' # the reader has said why
     kind = next((kind for first, kind in FIRST_BYTES.items() if start.startswith(first)), '')
     what = f'this is {kind}' if kind else f'not a readable safetensors file ({why})'
-    return f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files"
+    return (f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files; "
+            'python -m ssd_nb.weights show FILE knows some others')
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint

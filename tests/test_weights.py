@@ -1,5 +1,5 @@
 "Published weights: the same answers as by the program that they were made for, by name in every command."
-import importlib.util, os, pickle, shutil, zipfile
+import importlib.util, json, os, pickle, shutil, zipfile
 from pathlib import Path
 import numpy as np, pytest
 from conftest import BACKEND, FRAMEWORKS, command
@@ -142,13 +142,25 @@ def test_commands_take_the_name(file, tmp_path):
     assert '2 images' in command('predict', scenes/'val', *looking, env=env).stdout
     assert load_detector(NAME, backend=BACKEND, device='cpu').names[0] == 'Bicycle'
 
-def test_the_demonstration(file, tmp_path):
+SEEN = ( # file, class, score, and x, y, width, height in pixels
+    ('astronaut.png', 'Person', .5835, 15.75, 14.57, 347.90, 495.18),
+    ('astronaut.png', 'Bottle', .3067, 368.18, 5.62, 86.59, 277.34), # the model of a shuttle
+    ('camera.png', 'Person', .4370, 7.02, 48.38, 293.63, 461.33),
+    ('chelsea.png', 'Cat', .8511, 2.94, .63, 420.38, 298.96),
+    ('coffee.png', 'Coffee cup', .5549, 173.20, 22.13, 247.07, 302.09),
+    ('page.png', 'Book', .4523, 0, .45, 381.93, 190.55))
+
+def test_the_demonstration(file, backend, tmp_path):
     pytest.importorskip('skimage')
-    said = command('demo', '--backend', BACKEND, '--device', 'cpu', '--output_dir', tmp_path/'demo',
+    said = command('demo', '--backend', backend, '--device', 'cpu', '--output_dir', tmp_path/'demo',
                    env=dict(os.environ, SSD_NB_CACHE=str(file.parent))).stdout
     assert 'chelsea.png: 1 Cat' in said and 'rocket.jpg: nothing' in said
     written = {p.name for p in (tmp_path/'demo').iterdir()}
     assert {'demo.png', 'chelsea.png', 'rocket.png', 'predictions.json'} <= written
+    found = json.loads((tmp_path/'demo/predictions.json').read_text(encoding='utf-8'))
+    assert [(row['file_name'], row['category']) for row in found] == [(name, category) for name, category, *_ in SEEN]
+    for row, (_, _, score, *box) in zip(found, SEEN): # the same in both backends
+        assert abs(row['score'] - score) < .002 and np.abs(np.array(row['bbox']) - box).max() < .5
 
 def test_training_starts_from_a_name(file, capsys):
     trained, theirs, _ = weights.load(NAME)
@@ -228,18 +240,20 @@ def test_transforms_of_the_detectors_come_with_them(detectors):
         assert (cfg.rules.min_score, cfg.nms_threshold, cfg.max_boxes) == (minimum, overlap, most)
         assert cfg.classes[12] == 'stop sign' and cfg.classes[11] == 'unused 12'
 
-MAPS = dict(mobilenet_v2=dict(tap='tap', last='last'), vgg16=dict(conv4='conv4', conv5='conv5'))
+MAPS = dict(mobilenet_v2=dict(tap='tap', last='last'), vgg16=dict(conv4='conv4', conv5='conv5'),
+            resnet50=dict(block13='layer3', block16='layer4')) # row: torchvision's
 
 @pytest.mark.parametrize('name', MAPS)
 def test_backbones_make_the_feature_maps_of_torchvision(name, oracle, published):
     torch = pytest.importorskip('torch')
     from ssd_nb.backends.torch_net import TorchNet
     state, cfg = translate(f'torchvision_{name}', their_arrays(name, oracle, published))
-    net = TorchNet(cfg).eval()
+    side = oracle.SIDES[name]
+    net = TorchNet(cfg.replace(image_shape=(side, side))).eval()
     tensors = net.tensors()
     with torch.no_grad():
         for key, value in state.items(): tensors[key].copy_(torch.from_numpy(value))
-        image = torch.from_numpy(oracle.picture(300)[None]).permute(0, 3, 1, 2).float()
+        image = torch.from_numpy(oracle.picture(side)[None]).permute(0, 3, 1, 2).float()
         out = dict(image=image*net.scale + net.shift)
         for row in net.rows:
             if row.part == 'backbone': out[row.name] = net.run(row, out)

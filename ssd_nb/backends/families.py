@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 import numpy as np
 from .places import (
-    MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mobilenet_places, names_of, ssd_lite_places, ssd_vgg_places,
-    thinned_classifier, vgg_places, without_untrained, y_first)
+    MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mobilenet_places, names_of, resnet_places, ssd_lite_places,
+    ssd_vgg_places, thinned_classifier, vgg_places, without_untrained, y_first)
 from ..config import SSDConfig
 from ..errors import CheckpointError
 from ..networks.table import parameters
 
 # %% auto #0
-__all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'IMAGENET', 'MOBILE', 'CAFFE', 'FOUND', 'FOUND_LITE', 'FAMILIES', 'ASIDE',
+__all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'IMAGENET', 'NORMED', 'CAFFE', 'FOUND', 'FOUND_LITE', 'FAMILIES', 'ASIDE',
            'classes_with_gaps', 'Family', 'family_of', 'config_of', 'misfits', 'translate']
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #classes
@@ -51,7 +51,7 @@ class Family:
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #families
 IMAGENET = dict(pixel_mean=(.485, .456, .406), pixel_std=(.229, .224, .225))
-MOBILE = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
+NORMED = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
 CAFFE = dict(pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3)
 FOUND = dict(class_loss='hard_negatives', nms_threshold=.45, min_score=.01, max_boxes=200, class_candidates=400)
 FOUND_LITE = dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300)
@@ -68,9 +68,9 @@ FAMILIES = dict(
     torchvision_ssdlite320_mobilenet_v3_large=Family(
         "torchvision's ssdlite320_mobilenet_v3_large", 'ssdlite320_mobilenet_v3_large', ssd_lite_places,
         FOUND | FOUND_LITE, finish=y_first, complete=True),
-    torchvision_mobilenet_v2=Family("torchvision's mobilenet_v2", 'ssd300_mobilenet_v2', _mobile(TORCHVISION), MOBILE),
-    timm_mobilenetv2_100=Family("timm's mobilenetv2_100", 'ssd300_mobilenet_v2', _mobile(TIMM), MOBILE),
-    mindcv_mobilenet_v2_100=Family("MindCV's mobilenet_v2_100", 'ssd300_mobilenet_v2', _mobile(MINDCV), MOBILE,
+    torchvision_mobilenet_v2=Family("torchvision's mobilenet_v2", 'ssd300_mobilenet_v2', _mobile(TORCHVISION), NORMED),
+    timm_mobilenetv2_100=Family("timm's mobilenetv2_100", 'ssd300_mobilenet_v2', _mobile(TIMM), NORMED),
+    mindcv_mobilenet_v2_100=Family("MindCV's mobilenet_v2_100", 'ssd300_mobilenet_v2', _mobile(MINDCV), NORMED,
                                    library='mindspore'),
     torchvision_vgg16=Family("torchvision's vgg16", 'ssd300_vgg16', lambda cfg: vgg_places('features.') |
                              dict(fc6=('classifier.0', ''), fc7=('classifier.3', '')), IMAGENET,
@@ -78,7 +78,8 @@ FAMILIES = dict(
     torchvision_vgg16_features=Family("torchvision's vgg16_features", 'ssd300_vgg16',
                                       lambda cfg: vgg_places('features.'), CAFFE, prepare=without_untrained),
     amdegroot_vgg16=Family("amdegroot's vgg16_reducedfc", 'ssd300_vgg16', lambda cfg: vgg_places('') |
-                           dict(fc6=('31', ''), fc7=('33', '')), CAFFE))
+                           dict(fc6=('31', ''), fc7=('33', '')), CAFFE),
+    torchvision_resnet50=Family("torchvision's resnet50", 'ssd640_resnet50_fpn', resnet_places, NORMED))
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #recognise
 ASIDE = 'num_batches_tracked' # counters that PyTorch keeps in batch norms

@@ -10,13 +10,15 @@ from .reference import NORM_NAMES
 from ..config import SSDConfig
 from ..networks.layers import NORM_KINDS
 from ..networks.mobilenet_v3 import EARLY, LATE
+from ..networks.resnet import GROUPS_50
 from ..networks.table import parameters
 from ..networks.vgg import STAGES
 
 # %% auto #0
-__all__ = ['Arrays', 'Places', 'WORDS', 'NORMS', 'Pair', 'TORCHVISION', 'TIMM', 'MINDCV', 'PARTS', 'CONVS', 'LITE_PARTS',
-           'names_of', 'Blocks', 'mobilenet_places', 'vgg_places', 'without_untrained', 'thinned_classifier',
-           'ssd_vgg_places', 'y_first', 'lite_block_places', 'lite_trunk_places', 'ssd_lite_places']
+__all__ = ['Arrays', 'Places', 'WORDS', 'NORMS', 'Pair', 'TORCHVISION', 'TIMM', 'MINDCV', 'PARTS', 'CONVS', 'RESIDUAL',
+           'LITE_PARTS', 'names_of', 'Blocks', 'mobilenet_places', 'vgg_places', 'without_untrained',
+           'thinned_classifier', 'resnet_places', 'ssd_vgg_places', 'y_first', 'lite_block_places', 'lite_trunk_places',
+           'ssd_lite_places']
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #words
 Arrays = dict[str, np.ndarray] # by name
@@ -104,6 +106,21 @@ def thinned_classifier(arrays: Arrays) -> Arrays:
     new = {'classifier.0.weight': first.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],
            'classifier.3.weight': second[::4, ::4, None, None]}
     return arrays | new | {f'classifier.{k}.bias': arrays[f'classifier.{k}.bias'][::4] for k in (0, 3)}
+
+# %% ../../nbs/7_frameworks/15c_places.ipynb #resnet
+RESIDUAL = dict(reduce=('conv1', 'bn1'), window=('conv2', 'bn2'), widen=('conv3', 'bn3'),
+                shortcut=('downsample.0', 'downsample.1')) # the layers of a block
+
+def resnet_places(cfg: SSDConfig) -> Places:
+    "Where the layers of torchvision's resnet50 stand."
+    places, k = dict(stem=('conv1', 'bn1')), 0
+    for group, (_, count, _) in enumerate(GROUPS_50, start=1):
+        for repeat in range(count):
+            k += 1
+            start = f'layer{group}.{repeat}'
+            for part, (conv, norm) in RESIDUAL.items():
+                places[f'block{k}.{part}'] = f'{start}.{conv}', f'{start}.{norm}'
+    return places
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #detector
 def ssd_vgg_places(cfg: SSDConfig) -> Places:

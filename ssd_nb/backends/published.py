@@ -83,6 +83,8 @@ PUBLISHED = dict(
         'mAP 0.213 on COCO val2017'),
     mobilenet_v2_imagenet=torchvision('mobilenet_v2', 'mobilenet_v2-b0353104.pth', 13.555,
                                       'top-1 accuracy 0.719 on ImageNet', 'ImageNet'),
+    resnet50_imagenet=torchvision('resnet50', 'resnet50-0676ba61.pth', 97.781, 'top-1 accuracy 0.761 on ImageNet',
+                                  'ImageNet'),
     vgg16_imagenet=torchvision('vgg16', 'vgg16-397923af.pth', 527.796, 'top-1 accuracy 0.716 on ImageNet', 'ImageNet'),
     vgg16_features=torchvision('vgg16_features', 'vgg16_features-amdegroot-88682ab5.pth', 527.802,
                                'none: the start of the original SSD', 'ImageNet by the authors of VGG'))
