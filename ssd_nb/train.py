@@ -22,6 +22,7 @@ from .fields import Parser
 from .data import mindrecord
 from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
+from .training.report import learnt_mAP, write_report
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
 from .training.start import continues, pretrained_state, run_rates
@@ -32,8 +33,9 @@ from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 
 # %% auto #0
-__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'evaluation_due', 'judge_epoch', 'finish_epoch', 'open_splits',
-           'begin', 'last_words', 'train_epochs', 'train', 'train_parser', 'main']
+__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluated_session', 'evaluate_now', 'evaluation_due', 'judge_epoch',
+           'finish_epoch', 'open_splits', 'begin', 'last_words', 'train_epochs', 'leave_report', 'train',
+           'train_parser', 'main']
 
 # %% ../nbs/8_training/06_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
@@ -72,6 +74,16 @@ def after_step(session: Session, # in training
     if due or signum: save_run(run, session, Place(epoch*per_epoch + number, per_epoch))
     if signum: raise Stopped('', signum)
 
+# %% ../nbs/8_training/06_train.ipynb #averaged
+def evaluated_session(session: Session, # in training
+                      cfg: SSDConfig, # ema
+                     ) -> Session:
+    "The session that is evaluated: with moving averages instead of the weights, if there are any."
+    if not cfg.ema: return session
+    averaged = make_session(cfg.backend, cfg, training=False)
+    averaged.set_state(session.get_state())
+    return averaged
+
 # %% ../nbs/8_training/06_train.ipynb #cell-058
 def evaluate_now(session: Session, # in training
                  dataset: Dataset, # to evaluate on
@@ -79,11 +91,7 @@ def evaluate_now(session: Session, # in training
                 ) -> bool: # whether it is the best so far
     "Evaluate with all devices through the path of `ssd_nb.eval`."
     cfg, last = run.cfg, run.steps[-1]
-    if cfg.ema:
-        averaged = make_session(cfg.backend, cfg, training=False)
-        averaged.set_state(session.get_state())
-        session = averaged
-    detections = detect_all(session, dataset, cfg, group=run.group)
+    detections = detect_all(evaluated_session(session, cfg), dataset, cfg, group=run.group)
     if not run.writes: return False
     report = evaluate(detections, dataset, cfg.rules)
     last.mAP, last.AP50 = report.stats['AP'], report.stats['AP50']
@@ -211,6 +219,20 @@ def train_epochs(session: Session, # in training
         if now.start < count: end_epoch(run, session, seconds, count - now.start)
         finish_epoch(session, judge, run, epoch, count, stop)
 
+# %% ../nbs/8_training/06_train.ipynb #leave-report
+def leave_report(session: Session, # trained
+                 learn: Dataset, # what it has learnt
+                 judge: Dataset | None, # what it was evaluated on
+                 run: Run, # at its end
+                 stop: Stop, # obeyed at once: nothing would be lost
+                ) -> None:
+    "Write report.html, and say where it is."
+    if not run.writes: return
+    with stop.anytime():
+        known = learnt_mAP(evaluated_session(session, run.cfg), learn, run.cfg) if judge else None
+        path = write_report(run, learn, judge, known)
+    run.say(f'what to try next: {path}')
+
 # %% ../nbs/8_training/06_train.ipynb #train-code
 def train(cfg: SSDConfig, # all numbers
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
@@ -232,6 +254,7 @@ def train(cfg: SSDConfig, # all numbers
         stack.enter_context(last_words(run))
         _greet(run, place, len(learn.records))
         train_epochs(session, loader, judge, run, place, stop)
+        leave_report(session, learn, judge, run, stop)
     return run
 
 # %% ../nbs/8_training/06_train.ipynb #cell-072
@@ -245,7 +268,8 @@ HELP = '''Train a detector. The flags are grouped; each says what it does, its d
   python -m ssd_nb.train ... --amp bf16 --run_eval              half precision; evaluate while training
 
 Every run gets a folder of its own: config.yaml, last/best/epoch-N.safetensors, train.log, metrics.csv, curves.png,
-and from evaluations report.json, predictions.json, detections.png. SIGTERM and Ctrl-C save before they end the run.'''
+and from evaluations report.json, predictions.json, detections.png; at the end report.html, a page with all of it and
+with what to try next. SIGTERM and Ctrl-C save before they end the run.'''
 
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
