@@ -8,13 +8,14 @@ import argparse
 import typing
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable, Sequence
 import yaml
 from .boxes.default_boxes import BoxConfig, MapConfig
 from .boxes.matching import MatchConfig
+from .data_config import DataConfig, DataRules, SplitConfig
 from .detection.postprocess import InferConfig
 from .errors import ConfigError
-from .fields import Numbers, Parser, field_types, nearest, number, own_fields, rule
+from .fields import Numbers, Parser, checked, field_types, nearest, number, own_fields, rule
 from .learning.augment import AugmentConfig
 from .learning.losses import LossConfig
 from .learning.schedule import OptimConfig
@@ -22,48 +23,9 @@ from .networks.layers import NetworkConfig
 from .networks.table import check_network
 
 # %% auto #0
-__all__ = ['GROUPS', 'PRESETS', 'DataConfig', 'DataRules', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig',
-           'check_together', 'make_config', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser', 'config_values',
+__all__ = ['GROUPS', 'PRESETS', 'PATHS', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig', 'check_together', 'check_names',
+           'make_config', 'follow_data', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser', 'config_values',
            'config_from_args']
-
-# %% ../nbs/5_numbers/01_config.ipynb #dataconfig
-@dataclass(frozen=True)
-class DataConfig(Numbers):
-    "data set"
-    dataset: str = number('coco',
-        "kind of data set: coco, voc, txt (the reference calls it other), or shapes, the drawn toy scenes",
-        choices=('coco', 'voc', 'txt', 'other', 'shapes'))
-    coco_root: str = number('/data/coco2017', "folder with annotations/ and one folder of images per split")
-    train_split: str = number('train2017',
-        "split to learn from (COCO; for VOC a list of ImageSets/Main, where the default stands for trainval)")
-    val_split: str = number('val2017',
-        "split to evaluate on (COCO; for VOC a list of ImageSets/Main, where the default stands for test)")
-    voc_root: str = number('', "folder of a VOC data set: ImageSets/, JPEGImages/, Annotations/, or train/ and eval/")
-    image_dir: str = number('',
-        "folder that the paths of a TXT data set start from; empty takes the folder of the TXT file")
-    anno_path: str = number('', "TXT file with one row per image: path x1,y1,x2,y2,class ...")
-    val_image_dir: str = number('', "the same folder for evaluation; empty takes image_dir")
-    val_anno_path: str = number('', "the same file for evaluation; empty takes anno_path")
-    mindrecord_dir: str = number('',
-        "folder of MindRecord files; made from the data set when empty, used instead of it when not")
-    on_bad_data: str = number('error', "objects and images that cannot be learnt: error stops, skip leaves them out, "
-        "clip also cuts boxes to the image; a file with sound ends that cannot be decoded is not skipped "
-        "(python -m ssd_nb.data check finds it): replace it", choices=('error', 'skip', 'clip'))
-    classes: tuple[str, ...] = number((),
-        "class names without the background, in label order; empty takes all that the data set names")
-
-# %% ../nbs/5_numbers/01_config.ipynb #datarules
-@dataclass(frozen=True)
-class DataRules(Numbers):
-    "rules of the data set"
-    crowds_are_positives: bool | None = rule(False, True, "crowd objects are learnt like any other")
-    whole_pixels: bool | None = rule(False, True, "box coordinates are rounded to whole pixels")
-    y_first_rows: bool | None = rule(False, True,
-        "rows of TXT data sets are read y before x, and refused at evaluation")
-    voc_published: bool | None = rule(False, True,
-        "VOC corners are moved by a pixel, difficult objects are like any other")
-    background: str | None = rule('keep', 'drop', "training images on which nothing is annotated: keep learns that "
-        "there is nothing to find, drop leaves them out", choices=('keep', 'drop'))
 
 # %% ../nbs/5_numbers/01_config.ipynb #startconfig
 @dataclass(frozen=True)
@@ -115,12 +77,12 @@ class SaveConfig(Numbers):
     eval_interval: int = number(1, "epochs between two evaluations", low=1)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-023
-GROUPS = (DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
-                AugmentConfig, MatchConfig):
+class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig,
+                InferConfig, AugmentConfig, MatchConfig):
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
         super().check()
@@ -133,7 +95,7 @@ class SSDConfig(DataConfig, DataRules, OptimConfig, LossConfig, StartConfig, Run
         "The configuration of that name. Raises `ConfigError` for an unknown name or a value that cannot work."
         if name not in PRESETS:
             raise ConfigError(f'no preset {name!r}; there are {", ".join(PRESETS)}{nearest(name, PRESETS)}')
-        return make_config({**PRESETS[name], **overrides})
+        return make_config({**PRESETS[name], **follow_data(overrides)})
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-026
 def check_together(cfg: SSDConfig) -> None:
@@ -144,7 +106,8 @@ def check_together(cfg: SSDConfig) -> None:
         raise ConfigError(f'pre_trained_epoch_size: {cfg.pre_trained_epoch_size} of {cfg.epoch_size} epochs leave none '
                           f'to train; give a larger --epoch_size')
     count = len(cfg.classes)
-    if count and count + 1 != cfg.class_num:
+    if cfg.class_num == 1: raise ConfigError('class_num: 1 would be the background alone; 0 follows the data')
+    if count and cfg.class_num and count + 1 != cfg.class_num:
         raise ConfigError(f'class_num: {cfg.class_num} does not fit {count} classes and the background; '
                           f'give --class_num {count + 1}')
     if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name stands twice in {list(cfg.classes)}')
@@ -171,15 +134,38 @@ PRESETS: dict[str, dict[str, Any]] = dict(
     ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
         box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
 
+# %% ../nbs/5_numbers/01_config.ipynb #make-config
+def check_names(values: Iterable[str], # that should be fields
+                source: str, # where they come from, for the message
+               ) -> None:
+    "Raise `ConfigError` for a name that no field has."
+    known = [f.name for f in fields(SSDConfig)]
+    for name in values:
+        if name not in known: raise ConfigError(f'{source}: no parameter {name!r}{nearest(str(name), known)}')
+
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
                 source: str = 'configuration', # where the names come from, for the message
                ) -> SSDConfig:
     "A configuration from names and values; unknown names are refused."
-    known = [f.name for f in fields(SSDConfig)]
-    for name in values:
-        if name not in known: raise ConfigError(f'{source}: no parameter {name!r}{nearest(str(name), known)}')
+    check_names(values, source)
     return replace(base, **values) if base else SSDConfig(**values)
+
+# %% ../nbs/5_numbers/01_config.ipynb #follow
+PATHS = ('coco_root', 'voc_root', 'anno_path') # the reference's names for the path of a data set
+
+def follow_data(values: dict[str, Any], # that were given, by name
+                named: Sequence[str] = ('data',), # the number of classes follows if one of these is given
+               ) -> dict[str, Any]:
+    "The values with those that follow from them: dataset, data, class_num."
+    if values.get('data'): values = dict(dataset='auto') | values
+    elif any(values.get(name) for name in PATHS): values = dict(data='') | values
+    if 'class_num' in values: return values
+    if values.get('classes'):
+        field = SSDConfig.__dataclass_fields__['classes']
+        names = checked(field, field_types(SSDConfig)['classes'], values['classes'])
+        return values | dict(class_num=len(names) + 1)
+    return values | dict(class_num=0) if any(values.get(name) for name in named) else values
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-035
 def to_yaml(cfg: SSDConfig) -> str: # one line for each field
@@ -210,13 +196,16 @@ def read_yaml(path: str | Path, # a YAML file of names and values
 def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.train'
                 description: str, # what it does
                 presets: bool = True, # may start from a preset; else from what the command already has
+                path: bool = False, # may begin with the path of a data set, for `--data`
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
     p = Parser(prog=prog, description=description, allow_abbrev=False,
                formatter_class=argparse.RawDescriptionHelpFormatter)
     start = '[--preset NAME] ' if presets else ''
+    if path: start = '[PATH] ' + start
     p.usage = f'{prog} {start}[--config FILE] [--PARAMETER VALUE ...]' # all flags would fill the screen
     p.set_defaults(preset=None)
+    if path: p.add_argument('path', metavar='PATH', nargs='?', help='the same as --data PATH')
     if presets: p.add_argument('--preset', metavar='NAME', help=f'start from this configuration: {", ".join(PRESETS)}')
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
     for group in GROUPS:
@@ -244,9 +233,13 @@ def _placeholder(f: Field) -> str:
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-039
 def config_values(args: argparse.Namespace) -> dict[str, Any]:
-    "The configuration fields that were given as flags."
+    "The configuration fields that were given as flags, or as a path without a flag."
     names = {f.name for f in fields(SSDConfig)}
-    return {k: v for k, v in vars(args).items() if k in names}
+    values = {k: v for k, v in vars(args).items() if k in names}
+    path = getattr(args, 'path', None)
+    if path and values.get('data', path) != path:
+        raise ConfigError(f'data: both {path} and --data {values["data"]} are given; name one data set')
+    return values | dict(data=path) if path else values
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-039-2
 def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`
@@ -254,5 +247,10 @@ def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`
                     ) -> SSDConfig:
     "Preset (or `base`), then YAML file, then flags."
     cfg = SSDConfig.preset(args.preset) if args.preset else base or SSDConfig()
-    if args.config: cfg = make_config(read_yaml(args.config), cfg, source=args.config)
-    return make_config(config_values(args), cfg)
+    written = read_yaml(args.config) if args.config else {}
+    check_names(written, args.config)
+    given = written | config_values(args)
+    followed = follow_data(given, (*PATHS, 'data', 'dataset'))
+    if base and not args.preset and 'class_num' not in given: # a network that is there keeps its number
+        followed.pop('class_num', None)
+    return make_config(followed, cfg)

@@ -15,6 +15,7 @@ from .detection.voc_eval import voc_scores
 from .config import SSDConfig, config_from_args, make_parser
 from .errors import plain_errors
 from .fields import Parser
+from .data.dataset import settled
 from .data.records import Dataset
 from .detection.postprocess import Detections
 from .data.mindrecord import open_data
@@ -163,7 +164,7 @@ def eval_parser() -> Parser:
     parser = make_parser('python -m ssd_nb.eval',
         'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
         'checkpoint: network, classes, data set. --protocol both judges one pass over the images by both protocols.',
-        presets=False)
+        presets=False, path=True)
     group = parser.add_argument_group('evaluation alone')
     group.add_argument('--quirks', action='store_true',
                        help='both protocols, and what each rule of the reference changes alone')
@@ -181,7 +182,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         if both: del args.protocol # a way to evaluate, not a protocol
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', ''))
         state, trained, _ = load(checkpoint)
-        cfg = config_from_args(args, trained.replace(output_dir=''))
+        cfg = settled(config_from_args(args, trained.replace(output_dir='')))
         run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-070

@@ -20,6 +20,7 @@ from .config import SSDConfig, config_from_args, make_parser
 from .errors import ConfigError, UserError, plain_errors
 from .fields import Parser
 from .data import mindrecord
+from .data.dataset import data_sentence
 from .data.records import Dataset
 from .training.evaluation import detect_all, save_evaluation
 from .training.report import learnt_mAP, write_report
@@ -148,6 +149,8 @@ def open_splits(cfg: SSDConfig, # which data set
     "The data sets of a run, both by the classes of the first; the toy scenes are drawn if they are not there yet."
     if cfg.dataset == 'shapes' and group.rank == 0: ensure(cfg.coco_root)
     group.largest(0) # wait for rank 0
+    told = '' if group.rank else data_sentence(cfg)
+    if told: print(told, flush=True)
     cfg, learn, judge = mindrecord.open_both(cfg, cfg.run_eval, cache)
     return cfg.replace(device_num=group.world), learn, judge
 
@@ -261,6 +264,7 @@ def train(cfg: SSDConfig, # all numbers
 HELP = '''Train a detector. The flags are grouped; each says what it does, its default stands in brackets.
 
   python -m ssd_nb.train --preset tiny                          minutes on a CPU, on drawn scenes
+  python -m ssd_nb.train PATH                                   your own pictures, annotated in any known format
   python -m ssd_nb.train --coco_root /data/coco2017             SSD300-MobileNetV2 on COCO2017
   python -m ssd_nb.train --resume runs/coco-001                 go on with an interrupted run, exactly
   python -m ssd_nb.train ... --device_num 8                     eight devices, a process each
@@ -274,7 +278,7 @@ with what to try next. SIGTERM and Ctrl-C save before they end the run.'''
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
     "All flags of the configuration, and --resume."
-    parser = make_parser('python -m ssd_nb.train', HELP)
+    parser = make_parser('python -m ssd_nb.train', HELP, path=True)
     parser.add_argument('--resume', metavar='RUN',
                         help='go on with the interrupted run in this folder; its configuration is taken from there')
     return parser

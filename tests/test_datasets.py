@@ -142,8 +142,10 @@ def xml(change):
     return spoil
 BAD_VOC = {
     'no root given': (lambda c: replace(c, voc_root=''), 'voc_root', 'no such folder', '--voc_root'),
-    'no layout': (lambda c: replace(c, voc_root=Path(c.voc_root)/'Annotations'),
-        'Annotations', 'neither ImageSets/ nor train/', 'two layouts'),
+    'no layout': (lambda c: replace(c, voc_root=Path(c.voc_root)/'JPEGImages'),
+        'JPEGImages', 'neither ImageSets/ nor train/', 'three layouts'),
+    'no pictures': (lambda c: replace(c, voc_root=Path(c.voc_root)/'Annotations'),
+        'Annotations', 'no picture of their names', 'put the pictures beside them'),
     'no list': (lambda c: replace(c, train_split='trian'), 'trian.txt', 'no such list', 'there is test, trainval'),
     'no XML': (lambda c: (Path(c.voc_root)/'Annotations'/'a.xml').unlink(),
         'a.xml', 'missing annotation', 'off the list'),

@@ -543,7 +543,6 @@ def configured(args: list[str], **values) -> SSDConfig:
     return replace(train.config_from_args(train.train_parser().parse_args(args)), **values)
 
 
-PARTS = dict(classes="['bolt', 'nut']") # what roboflow's own heading 'parts' must be told apart from
 CUT, TURN = ('unreadable image', 'damaged or cut off', 'p1.jpg'), ('wrong size', 'EXIF', 'p1.jpg')
 SWAP = ('wrong size', 'width and height are exchanged in all 6 images', 'no image is left')
 
@@ -558,8 +557,8 @@ SWAP = ('wrong size', 'width and height are exchanged in all 6 images', 'no imag
     ('normalised_boxes', {}, 0, ('tiny boxes', 'are they fractions of the image?', 'write boxes in pixels')),
     ('mac_dot_underscore', {}, 0, ('6 images of 6 with 6 objects of 1 classes', 'nothing to report')),
     ('doctor_no_class_voc_flags', {}, 0, ('6 images of 6 with 6 objects of 2 classes', 'nothing to report')),
-    ('roboflow', {}, 1, ('class count', '(parts, bolt, nut)', '--classes "[\'bolt\', \'nut\']"')),
-    ('roboflow', PARTS, 0, ('6 images of 6 with 6 objects of 2 classes', )),
+    ('roboflow', {}, 0, ('6 images of 6 with 6 objects of 2 classes', )), # without the heading 'parts'
+    ('roboflow', dict(class_num=4), 1, ('class count', '2 classes (bolt, nut)', '--class_num 3')),
     ('one_image_batch_1', {}, 1, ('too few images', 'add images')),
     ('one_image_batch_1', dict(batch_size=1), 1, ('batch norm', 'give --batch_size 2')),
     ('truncated_not_skipped', {}, 1, CUT), ('truncated_not_skipped', dict(on_bad_data='skip'), 0, CUT),

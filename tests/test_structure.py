@@ -16,7 +16,7 @@ WINGS = { # folder of notebooks: modules and packages that it exports
     '2_network': 'networks',
     '3_learning': 'learning',
     '4_detection': 'detection',
-    '5_numbers': 'config',
+    '5_numbers': 'data_config config',
     '6_data': 'data',
     '7_frameworks': 'backends checkpoint weights',
     '8_training': 'training train',

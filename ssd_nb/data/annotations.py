@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 from ..config import SSDConfig
 from ..names import find_file, near_file
+from .bbox import box_problem, clip_bbox, in_pixels
 from .entries import (
     category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_text, shown)
 from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'box_problem', 'clip_bbox',
-           'usable_objects', 'renumbered', 'new_findings', 'empty_images', 'complete']
+__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'usable_objects', 'renumbered',
+           'new_findings', 'empty_images', 'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
 PLACE = 'written at' # key of an entry for its file and line, where readers know it
@@ -30,6 +31,8 @@ class Annotations:
     folder: Path # the `file_name` of an image starts here
     source: str # the annotation file, for messages
     places: Mapping[str, Any] = field(default_factory=dict) # images that are no files of the folder, by `file_name`
+    fractions: bool = False # boxes are fractions of the image, not pixels (YOLO)
+    val_moved: tuple[str, ...] | None = None # of a drawn split: see `DataConfig.val_moved`
 
     def image(self, im: dict) -> Any: # a path, bytes, or anything with `read_bytes()`
         "The image of a checked entry."
@@ -128,29 +131,6 @@ def usable_images(notes: Annotations, # as they are written down
         findings.add('swapped sizes', notes.source, f'width and height are exchanged in all {swapped} images')
     return kept
 
-# %% ../../nbs/6_data/04_annotations.ipynb #cell-029
-def box_problem(bbox: Sequence[float], # x, y, width, height in pixels
-                height: float, # of the image
-                width: float, # of the image
-               ) -> tuple[str, str] | None: # kind and message of a finding
-    "What is wrong with a box, if anything."
-    x, y, w, h = bbox
-    if w > 0 and h > 0 and x >= -1 and y >= -1 and x + w <= width + 1 and y + h <= height + 1: return None
-    if not math.isfinite(x + y + w + h): return 'not a number', f'x {x:g}, y {y:g}, width {w:g}, height {h:g}'
-    reach = f'x {x:g} to {x + w:g}, y {y:g} to {y + h:g}'
-    if w < 0 or h < 0: return 'no area', f'{reach}, from high to low: swapped?'
-    if w == 0 or h == 0: return 'no area', reach
-    return 'outside', f'{reach} in an image {width} wide and {height} high'
-
-# %% ../../nbs/6_data/04_annotations.ipynb #cell-032
-def clip_bbox(bbox: Sequence[float], # x, y, width, height in pixels
-              height: float, # of the image
-              width: float, # of the image
-             ) -> list[float]:
-    "The part of a box that lies in the image; its width or height is 0 or less where there is none."
-    x, y = max(bbox[0], 0.), max(bbox[1], 0.)
-    return [x, y, min(bbox[0] + bbox[2], width) - x, min(bbox[1] + bbox[3], height) - y]
-
 # %% ../../nbs/6_data/04_annotations.ipynb #usable-box
 def _usable_box(bbox: list[float], im: dict, name: str, where: str, clip: bool,
                 findings: Findings) -> list[float] | None:
@@ -210,7 +190,7 @@ def _usable_object(a: dict, where: str, images: dict, names: dict, clip: bool, f
 def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> None:
     "Warn if boxes fit only with x and y exchanged."
     outside = sum(f.kind == 'outside' for f in findings)
-    if outside < 5: return
+    if outside < 5 or notes.fractions: return
     for _, a in listed(notes, 'annotations'):
         bbox, im = plain_bbox(a.get('bbox')), images.get(plain_id(a.get('image_id')))
         if bbox is None or im is None: continue
@@ -218,6 +198,13 @@ def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> 
         if box_problem([y, x, h, w], im['height'], im['width']): return
     message = f'{outside} boxes leave their images, and none would with x and y exchanged'
     findings.add('swapped axes', notes.source, message)
+
+# %% ../../nbs/6_data/04_annotations.ipynb #scaled
+def _scaled(a: dict, images: dict) -> dict:
+    "An annotation in pixels; unchanged if it has no image or no box."
+    im, bbox = images.get(plain_id(a.get('image_id'))), plain_bbox(a.get('bbox'))
+    if im is None or bbox is None or not all(map(math.isfinite, bbox)): return a
+    return a | dict(bbox=in_pixels(bbox, im['height'], im['width']))
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-044
 def usable_objects(notes: Annotations, # as they are written down
@@ -232,6 +219,7 @@ def usable_objects(notes: Annotations, # as they are written down
     kept, seen = [], set()
     for where, a in listed(notes, 'annotations'):
         if plain_id(a.get('image_id')) in dropped: continue
+        if notes.fractions: a = _scaled(a, images)
         done = _usable_object(a, where, images, names, clip, findings)
         if done is None: continue
         if done['id'] in seen: findings.add('duplicate id', where, 'the annotation id stands twice')
@@ -284,4 +272,4 @@ def complete(notes: Annotations, # a split as it is written down
     images = {number: im | {EMPTY: number in empty} for number, im in images.items()}
     clip = training and cfg.on_bad_data == 'clip'
     objects = usable_objects(notes, images, names, clip, findings)
-    return replace(notes, truth=renumbered(list(images.values()), names, objects))
+    return replace(notes, truth=renumbered(list(images.values()), names, objects), fractions=False)

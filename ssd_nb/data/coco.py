@@ -10,9 +10,11 @@ from ..config import SSDConfig
 from ..errors import DataError
 from .annotations import Annotations
 from .findings import Findings
+from .layouts import files_of, folders_below, picture_folder, split_among
 
 # %% auto #0
-__all__ = ['ROBOFLOW', 'ROBOFLOW_SPLITS', 'read_json', 'coco_file', 'coco_splits', 'read_coco']
+__all__ = ['ROBOFLOW', 'read_json', 'coco_splits', 'coco_file', 'single_file', 'coco_place', 'coco_judged', 'without_headings',
+           'read_coco', 'coco_images']
 
 # %% ../../nbs/6_data/06_coco.ipynb #cell-058
 def read_json(path: Path, # an annotation file in COCO format
@@ -20,7 +22,7 @@ def read_json(path: Path, # an annotation file in COCO format
     "The content of a COCO annotation file. Raises `DataError` with the place where it breaks off."
     try: truth = json.loads(path.read_bytes())
     except OSError as e:
-        raise DataError(f'{path}: cannot be read: {e.strerror}; check --coco_root and the split\'s name') from e
+        raise DataError(f'{path}: cannot be read: {e.strerror}; check the path and the split\'s name') from e
     except (ValueError, RecursionError) as e:
         raise DataError(f'{path}: not JSON: {e}; download or write the file again') from e
     for name in ('images', 'annotations', 'categories'):
@@ -31,38 +33,87 @@ def read_json(path: Path, # an annotation file in COCO format
 
 # %% ../../nbs/6_data/06_coco.ipynb #cell-060
 ROBOFLOW = '_annotations.coco.json'
-ROBOFLOW_SPLITS = dict(train2017='train', val2017='valid') # COCO's splits, the defaults, stand for Roboflow's
 
-def coco_file(root: Path, # `coco_root`
-              split: str, # `train_split` or `val_split`
-             ) -> tuple[Path, Path]: # annotation file, which need not exist, and folder of the images
-    "Where a split is."
-    for name in (split, ROBOFLOW_SPLITS.get(split, split)):
-        if (root/name/ROBOFLOW).is_file(): return root/name/ROBOFLOW, root/name
-    path = root/'annotations'/f'instances_{split}.json'
-    other = path.with_name(f'instance_{split}.json')
-    return other if other.exists() and not path.exists() else path, root/split
-
-# %% ../../nbs/6_data/06_coco.ipynb #splits
 def coco_splits(root: Path, # `coco_root`
                ) -> list[str]: # sorted
     "The splits that a folder has."
     own = [p.stem.partition('_')[2] for p in root.glob('annotations/instance*_*.json')]
     return sorted({*own, *(p.parent.name for p in root.glob(f'*/{ROBOFLOW}'))})
 
+def coco_file(root: Path, # `coco_root`
+              split: str, # `train_split` or `val_split`
+             ) -> tuple[Path, Path]: # annotation file, which need not exist, and folder of the images
+    "Where a split is."
+    split = split_among(split, coco_splits(root)) or split
+    if (root/split/ROBOFLOW).is_file(): return root/split/ROBOFLOW, root/split
+    path = root/'annotations'/f'instances_{split}.json'
+    other = path.with_name(f'instance_{split}.json')
+    return other if other.exists() and not path.exists() else path, root/split
+
+# %% ../../nbs/6_data/06_coco.ipynb #single
+def single_file(path: Path, # a folder or a file
+               ) -> Path | None: # None: there is none, or more than one that it could be
+    "The JSON file that is a whole data set."
+    if path.is_file(): return path
+    files = [folder/name for folder in (path, path/'annotations') for name in files_of(folder, '.json')]
+    return files[0] if len(files) == 1 else None
+
+def coco_place(cfg: SSDConfig, # data, coco_root, train_split, val_split, val_anno_path
+               training: bool, # which split
+              ) -> tuple[Path, Path | None]: # annotation file, which need not exist; folder of images, None to be found
+    "Where a split is."
+    root, split = Path(cfg.data or cfg.coco_root), cfg.train_split if training else cfg.val_split
+    if not training and cfg.data and cfg.val_anno_path: return Path(cfg.val_anno_path), None
+    if not cfg.data or split_among(split, coco_splits(root)): return coco_file(root, split)
+    alone = single_file(root)
+    return (alone, None) if training and alone else coco_file(root, split)
+
+def coco_judged(cfg: SSDConfig, # data, coco_root, val_split, val_anno_path
+               ) -> bool:
+    "Whether an evaluation split is written down."
+    return coco_place(cfg, False)[0].is_file()
+
+# %% ../../nbs/6_data/06_coco.ipynb #heading
+def without_headings(truth: dict, # COCO format
+                    ) -> dict: # the same, without categories that are headings
+    "Leave out categories of which others are kinds, and which have no objects themselves."
+    categories = [c for c in truth['categories'] if isinstance(c, dict)]
+    top = ('', 'none', None)
+    kinds = [c for c in categories if c.get('supercategory') not in (*top, c.get('name'))]
+    above = {str(c['supercategory']) for c in kinds}
+    headings = [c for c in categories if c.get('supercategory') in top and str(c.get('name')) in above]
+    if not headings: return truth
+    used = [a.get('category_id') for a in truth['annotations'] if isinstance(a, dict)]
+    unused = [c for c in headings if c.get('id') not in used]
+    return truth | dict(categories=[c for c in truth['categories'] if c not in unused])
+
 # %% ../../nbs/6_data/06_coco.ipynb #cell-059
-def read_coco(cfg: SSDConfig, # coco_root, train_split, val_split
+def read_coco(cfg: SSDConfig, # data, coco_root, image_dir, train_split, val_split
               training: bool, # which split
               findings: Findings, # grows
              ) -> Annotations:
     "A split of a COCO data set. Raises `DataError` where there is none."
-    root, split = Path(cfg.coco_root), cfg.train_split if training else cfg.val_split
-    if not root.is_dir():
+    root, flag = Path(cfg.data or cfg.coco_root), 'train' if training else 'val'
+    path, folder = coco_place(cfg, training)
+    if not root.exists() or root.is_file() and not cfg.data:
         drawn = ('`python -m ssd_nb.learning.shapes data/shapes` draws scenes there; '
                  'give --preset tiny or --coco_root data/shapes')
-        raise DataError(f'{root}: no such folder; {drawn if cfg.dataset == "shapes" else "give --coco_root"}')
-    path, folder = coco_file(root, split)
+        remedy = drawn if cfg.dataset == 'shapes' else 'give --data' if cfg.data else 'give --coco_root'
+        raise DataError(f'{root}: no such folder; {remedy}')
     if not path.is_file() and (there := coco_splits(root)):
-        choice = f'choose with --{"train" if training else "val"}_split'
-        raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: {choice}')
-    return Annotations(read_json(path), folder, str(path))
+        remedy = f'choose with --{flag}_split'
+        raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: {remedy}')
+    truth = without_headings(read_json(path))
+    return Annotations(truth, folder or coco_images(cfg, path, truth, training), str(path))
+
+# %% ../../nbs/6_data/06_coco.ipynb #coco-images
+def coco_images(cfg: SSDConfig, # image_dir, val_image_dir
+                path: Path, # the annotation file
+                truth: dict, # its content
+                training: bool, # which split
+               ) -> Path:
+    "The folder of the pictures of a single file: the one that is given, or that near the file which has them."
+    own = (cfg.val_image_dir or cfg.image_dir) if not training else cfg.image_dir
+    if own: return Path(own)
+    names = [str(im.get('file_name')) for im in truth['images'] if isinstance(im, dict)]
+    return picture_folder([*folders_below(path.parent), *folders_below(path.parent.parent, 1)], names or [''])

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..boxes.coding import iou, to_corners
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig, config_from_args, make_parser
-from .dataset import read_split, training_names
+from .dataset import data_sentence, read_split, settled, training_names
 from .findings import Finding, Findings, stopping
 from .plausible import doubts
 from .loader import check_batch, check_size
@@ -189,7 +189,7 @@ def data_picture(found: Checkup, # of the split to learn from
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-027
 def same_rows(cfg: SSDConfig) -> bool:
     "Whether what is learnt is also what is evaluated on, row by row."
-    if cfg.dataset not in ('txt', 'other') or cfg.rules.y_first_rows: return False
+    if cfg.data or cfg.dataset not in ('txt', 'other') or cfg.rules.y_first_rows: return False
     return not cfg.val_anno_path and cfg.val_image_dir in ('', cfg.image_dir)
 
 def say(text: str) -> None:
@@ -222,6 +222,11 @@ def check(cfg: SSDConfig, # which data set
           examples: int = 3, # lines shown of each kind of finding
          ) -> int: # exit status
     "Check the splits and print what was found."
+    try: told, cfg = data_sentence(cfg), settled(cfg)
+    except DataError as e:
+        say(f'error   {e}')
+        return 1
+    if told: say(told)
     titles = dict(train='training', val='evaluation')
     if len(splits) > 1 and same_rows(cfg): # read once, as for training, which asks more of its rows
         splits, titles = ('train',), dict(train='training and evaluation')
@@ -243,11 +248,10 @@ def check(cfg: SSDConfig, # which data set
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data check ...`; exit status 2 for wrong usage."
     if argv[:1] != ['check']:
-        print('usage: python -m ssd_nb.data check --dataset {coco,voc,txt,shapes} ...; `check --help` lists the rest',
-              file=sys.stderr)
+        print('usage: python -m ssd_nb.data check PATH ...; `check --help` lists the rest', file=sys.stderr)
         return 0 if argv in (['-h'], ['--help']) else 2
     parser = make_parser('python -m ssd_nb.data check',
-                         'Read a data set with all its images and report what is wrong with it.')
+                         'Read a data set with all its images and report what is wrong with it.', path=True)
     parser.add_argument('--split', choices=('train', 'val', 'both'), default='both', help='what to check [both]')
     parser.add_argument('--picture', default='data_check.png',
                         help="file for the picture of classes, sizes and overlaps; '' for none [data_check.png]")

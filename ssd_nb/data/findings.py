@@ -45,6 +45,7 @@ WARNINGS = { # kind: remedy
     'no annotation file': 'write an annotation without objects if the image is to be used',
     'tiny boxes': 'write boxes in pixels',
     'equal boxes': 'check how the boxes were written',
+    'stray label file': 'put its picture there, or take the file out',
     'swapped sizes': 'exchange width and height',
     'swapped axes': 'exchange x and y',
     'one class': 'check the class numbers; if it is so, expect little for the others'}
@@ -53,6 +54,7 @@ NOTES = { # kind: remedy
     'other class': 'not among --classes, left out',
     'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
     'difficult': 'left out of training under the standard protocol, not counted as missed at evaluation',
+    'no label file': 'taken as a picture without objects; an empty label file says so in writing',
     'background': 'learnt as an image on which there is nothing to find; --background drop leaves it out',
     'no objects': 'left out of training, used at evaluation'}
 

@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..files import replacing
 from ..images import image_bytes
 from .annotations import Annotations, complete, new_findings
-from .dataset import accept, annotation_files, format_of, open_dataset
+from .dataset import accept, annotation_files, open_dataset, read_notes, settled
 from .findings import Findings, stop
 from .records import Dataset, class_labels, make_dataset
 from .shards import USAGES, ShardImage, Usage, find_images_in, write_shards
@@ -45,7 +45,8 @@ def fingerprint(cfg: SSDConfig, # which data set
 def _reading(cfg: SSDConfig) -> list:
     "What changes the meaning of annotation files."
     kind = {'other': 'txt', 'shapes': 'coco'}.get(cfg.dataset, cfg.dataset)
-    return [kind, kind == 'txt' and cfg.rules.y_first_rows, kind == 'voc' and cfg.rules.voc_published]
+    how = [kind, kind == 'txt' and cfg.rules.y_first_rows, kind == 'voc' and cfg.rules.voc_published]
+    return [*how, cfg.val_fraction, cfg.split_seed] if cfg.data else how
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #record-notes
 def _write_files(work: Path, usage: Usage, notes: Annotations, labels: dict) -> None:
@@ -53,7 +54,7 @@ def _write_files(work: Path, usage: Usage, notes: Annotations, labels: dict) -> 
     write_shards(work, usage, notes, labels)
     images = (image_bytes(notes.image(im)) for im in notes.truth['images'])
     places = find_images_in([work/n for n in usage.shard_names()], images)
-    content = json.dumps(dict(truth=notes.truth, places=places))
+    content = json.dumps(dict(truth=notes.truth, places=places, val_moved=notes.val_moved))
     with replacing(work/usage.annotations) as f: f.write_text(content, encoding='utf-8')
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #manifest-of
@@ -75,7 +76,7 @@ def write_record(cfg: SSDConfig, # data set, mindrecord_dir
                 ) -> None:
     "All files of a record, the manifest last. Raises `DataError` before anything is written if the data are faulty."
     usage, findings = USAGES[training], new_findings(cfg, training)
-    notes = complete(format_of(cfg).read(cfg, training, findings), cfg, training, findings)
+    notes = complete(read_notes(cfg, training, findings), cfg, training, findings)
     labels = class_labels(notes, cfg, training, findings, known)[1]
     if not notes.truth['images']: findings.add('no image', notes.source, 'no image is left to write')
     stop(findings, cfg.dataset, cfg.on_bad_data)
@@ -167,7 +168,9 @@ def _restored(folder: Path, usage: Usage, checksum: str) -> Annotations:
     content = json.loads(data)
     names = [im['file_name'] for im in content['truth']['images']]
     images = [ShardImage(str(folder/shard), *place) for shard, *place in content['places']]
-    return Annotations(content['truth'], folder, str(folder), dict(zip(names, images)))
+    moved = content.get('val_moved')
+    return Annotations(content['truth'], folder, str(folder), dict(zip(names, images)),
+                       val_moved=None if moved is None else tuple(moved))
 
 def read_record(cfg: SSDConfig, # mindrecord_dir, classes, protocol
                 training: bool, # which record
@@ -235,6 +238,7 @@ def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is s
              ) -> Dataset:
     "The door to the data for everything that trains or evaluates. Raises `DataError`."
     if not cfg.mindrecord_dir: return open_dataset(cfg, training, known, cache)
+    cfg = settled(cfg)
     prepare_record(cfg, training, known)
     return read_record(cfg, training, known)
 
@@ -242,8 +246,10 @@ def open_data(cfg: SSDConfig, # which data set; records if `mindrecord_dir` is s
 def open_both(cfg: SSDConfig, # which data set
               evaluated: bool, # whether there is an evaluation
               cache: HeaderCache | str | Path | None = None, # remembers the headers of images
-             ) -> tuple[SSDConfig, Dataset, Dataset | None]: # the configuration with class names, and the two splits
+             ) -> tuple[SSDConfig, Dataset, Dataset | None]: # the configuration with all that followed; the two splits
     "Both splits of a training, with one list of classes. Raises `DataError`."
+    cfg = settled(cfg)
     learnt = open_data(cfg, True, cache=cache)
-    cfg = replace(cfg, classes=learnt.classes)
+    count = cfg.class_num or len(learnt.classes) + 1
+    cfg = replace(cfg, classes=learnt.classes, class_num=count, val_moved=learnt.val_moved)
     return cfg, learnt, open_data(cfg, False, learnt.names, cache) if evaluated else None

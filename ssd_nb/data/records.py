@@ -45,6 +45,7 @@ class Dataset(Truth):
     findings: tuple[Finding, ...] = () # what the check of the annotations found
     names: tuple[str, ...] = () # every class that the split names, whether it is learnt or not
     folder: Path = Path() # the `file_name` of an image starts here
+    val_moved: tuple[str, ...] | None = None # of a split that was drawn: see `DataConfig.val_moved`
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-007b
 def is_learnt(crowd: np.ndarray, # [n] bool
@@ -100,7 +101,7 @@ def check_count(chosen: Sequence[str], # of `chosen_classes`
                ) -> None:
     "Note a wrong `class_num`."
     count = len(chosen) + 1
-    if not chosen or count == cfg.class_num: return
+    if not chosen or cfg.class_num in (0, count): return # 0 follows the data
     remedy = f'give --class_num {count}'
     if not cfg.classes:
         fitting = f', or --classes "{list(used)}": those with objects'
@@ -245,4 +246,4 @@ def make_dataset(notes: Annotations, # from `complete`
     names = [c['name'] for c in sorted(notes.truth['categories'], key=lambda c: c['id'])]
     return Dataset(records=tuple(records), classes=tuple(classes), category_ids=tuple(labels), names=tuple(names),
                    ground_truth=_ground_truth(notes, classes, labels, cfg.rules.all_categories),
-                   findings=tuple(findings), folder=notes.folder)
+                   findings=tuple(findings), folder=notes.folder, val_moved=notes.val_moved)

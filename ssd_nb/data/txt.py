@@ -12,10 +12,11 @@ from ..names import find_file
 from .annotations import EMPTY, PLACE, Annotations
 from .entries import stable_ids
 from .findings import Findings
-from .voc import corner_bbox, read_lines
+from .layouts import class_file, class_names, read_lines, split_file
+from .voc import corner_bbox
 
 # %% auto #0
-__all__ = ['parse_row', 'malformed_box', 'class_remedy', 'row_objects', 'txt_paths', 'txt_rows', 'read_txt']
+__all__ = ['parse_row', 'malformed_box', 'class_remedy', 'row_objects', 'txt_paths', 'txt_rows', 'txt_names', 'read_txt']
 
 # %% ../../nbs/6_data/08_txt.ipynb #cell-079
 _NUMBER = r'[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?(?:nan|inf)'
@@ -46,12 +47,12 @@ def class_remedy(number: float, # class number of a box
                  most: float, # the largest class number of the file
                 ) -> str: # '' if there is such a class
     "What to do about a class number."
-    count = cfg.class_num - 1
+    count = len(cfg.classes) or (cfg.class_num - 1 if cfg.class_num else most)
     if number == 0: return 'classes count from 1, because 0 is the background'
     if number.is_integer() and 0 < number <= count: return ''
     if number.is_integer() and number > count and not cfg.classes:
         return f'give --class_num {int(most) + 1} if there are {int(most)} classes'
-    return f'classes are whole numbers from 1 to {count}'
+    return f'classes are whole numbers from 1 to {count:g}'
 
 # %% ../../nbs/6_data/08_txt.ipynb #cell-083
 def row_objects(boxes: list[list[float]], # five numbers each
@@ -71,7 +72,7 @@ def row_objects(boxes: list[list[float]], # five numbers each
     return objects
 
 # %% ../../nbs/6_data/08_txt.ipynb #cell-084
-def txt_paths(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_dir
+def txt_paths(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_image_dir
               training: bool, # which split
              ) -> tuple[Path, Path]: # TXT file, folder of the images
     "Where a split is. Raises `DataError` where there is none."
@@ -79,7 +80,10 @@ def txt_paths(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_d
         raise DataError('the reference does not evaluate TXT data sets; evaluate with --protocol standard')
     own = not training and cfg.val_anno_path
     anno_path, image_dir = cfg.val_anno_path if own else cfg.anno_path, cfg.image_dir
+    if cfg.data: anno_path = split_file(cfg, training, '.txt')
     if not training: image_dir = cfg.val_image_dir or image_dir
+    if not anno_path and cfg.data:
+        raise DataError(f'{cfg.data}: no list of that split; name it train.txt or val.txt, or give the file as --data')
     if not anno_path: raise DataError('a TXT data set needs --anno_path, a file of rows: path x1,y1,x2,y2,class ...')
     if not Path(anno_path).is_file():
         raise DataError(f'{anno_path}: no such file; give --{"val_" if own else ""}anno_path')
@@ -104,13 +108,23 @@ def txt_rows(path: Path, # a TXT file
     return rows
 
 # %% ../../nbs/6_data/08_txt.ipynb #cell-085
-def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_dir, classes, class_num
+def txt_names(cfg: SSDConfig, # classes, class_num, data
+              most: float, # the largest class number of the file
+             ) -> list[str]:
+    "The classes in the order of their numbers."
+    if cfg.classes: return list(cfg.classes)
+    folder = Path(cfg.data).parent if Path(cfg.data).is_file() else Path(cfg.data)
+    file = class_file([folder]) if cfg.data else None
+    if file: return class_names(file)
+    return [f'class {i}' for i in range(1, cfg.class_num or int(most) + 1)]
+
+def read_txt(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_image_dir, classes, class_num
              training: bool, # which split
              findings: Findings, # grows
             ) -> Annotations:
     "A split of a TXT data set. Raises `DataError` where there is none."
     path, folder = txt_paths(cfg, training)
-    if not training and not cfg.val_anno_path:
+    if not training and not cfg.val_anno_path and not cfg.data:
         findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
     rows = txt_rows(path, folder, findings)
     most = max((b[4] for _, _, boxes in rows for b in boxes if 0 <= b[4] < 1e6), default=0)
@@ -119,6 +133,5 @@ def read_txt(cfg: SSDConfig, # anno_path, image_dir, val_anno_path, val_image_di
         images.append({'id': ids[name], 'file_name': name, PLACE: where, EMPTY: not boxes})
         for a in row_objects(boxes, cfg, most, where, findings):
             annotations.append(a | dict(id=len(annotations) + 1, image_id=ids[name]))
-    names = cfg.classes or [f'class {i}' for i in range(1, cfg.class_num)]
-    categories = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
+    categories = [dict(id=i, name=name) for i, name in enumerate(txt_names(cfg, most), 1)]
     return Annotations(dict(images=images, annotations=annotations, categories=categories), folder, str(path))

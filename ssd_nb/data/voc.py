@@ -10,14 +10,15 @@ from typing import Sequence
 from ..config import SSDConfig
 from ..errors import DataError
 from ..fields import nearest
-from ..names import exists, find_file, folder_contents, is_hidden
+from ..names import exists, find_file, folder_contents
 from .annotations import EMPTY, PLACE, Annotations
 from .entries import plain_flag, plain_number, plain_text, stable_ids
 from .findings import Findings
+from .layouts import files_of, folders_below, is_split, pictures_of, read_lines, split_among
 
 # %% auto #0
-__all__ = ['Content', 'VOC_SPLITS', 'parse_voc', 'corner_bbox', 'voc_folders', 'read_lines', 'voc_names', 'voc_entries',
-           'read_voc']
+__all__ = ['Content', 'parse_voc', 'corner_bbox', 'voc_list', 'voc_pair', 'voc_splits', 'voc_root_of', 'voc_folders',
+           'voc_judged', 'voc_names', 'voc_entries', 'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
 Content = tuple[dict, list[tuple[str, dict]]] # an image entry, and class and annotation of each object
@@ -70,44 +71,81 @@ def corner_bbox(xyxy: Sequence[float], # first and last corner
     return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-070
-# lists that stand for a default that is not there
-VOC_SPLITS = dict(train2017='trainval', train='trainval', val2017='test', val='test')
+def voc_list(folder: Path, # ImageSets/Main
+             split: str, # `train_split` or `val_split`
+            ) -> Path: # which need not exist
+    "The list of a split."
+    there = [Path(name).stem for name in files_of(folder, '.txt')]
+    usual = dict(train2017='trainval', train='trainval', val2017='test', val='test')
+    if split not in there and 'test' in there: split = usual.get(split, split)
+    return folder/f'{split_among(split, there) or split}.txt'
 
-def _voc_base(root: Path, training: bool) -> tuple[Path, Path]:
-    "Folder of images and folder of XML files in the reference's layout."
-    base = root/('train' if training else 'eval')
-    if not base.is_dir():
-        raise DataError(f'{root}: neither ImageSets/ nor {base.name}/ is there; '
-                        'the notebook nbs/6_data/07_voc.ipynb shows the two layouts of VOC')
-    images, notes = ((base/name if (base/name).is_dir() else base) for name in ('Images', 'Annotations'))
-    return images, notes
+# %% ../../nbs/6_data/07_voc.ipynb #voc-pair
+def voc_pair(root: Path, # a folder
+            ) -> tuple[Path, Path] | None: # folder of images, folder of XML files; None: there are no XML files
+    "The two folders of a data set without lists. Raises `DataError` if it could be more than these."
+    folders = folders_below(root)
+    notes = [f for f in folders if files_of(f, '.xml')]
+    if not notes: return None
+    if len(notes) > 1:
+        names = ', '.join(str(f.relative_to(root)) for f in notes)
+        raise DataError(f'{root}: XML files lie in several folders ({names}); give one of them as --data, or call them '
+                        'train and val if they are splits')
+    stems = {Path(name).stem for name in files_of(notes[0], '.xml')}
+    def fitting(folder: Path) -> int: return len(stems & {Path(name).stem for name in pictures_of(folder)})
+    best = max(dict.fromkeys([notes[0], root/'Images', *folders]), key=fitting)
+    if not fitting(best): raise DataError(f'{notes[0]}: XML files, but no picture of their names in {root} or the '
+                                          'folders in it; put the pictures beside them')
+    return best, notes[0]
+
+# %% ../../nbs/6_data/07_voc.ipynb #voc-splits
+def voc_splits(root: Path, # a folder
+              ) -> dict[str, Path]: # by name
+    "The folders that are splits: of a usual name, with XML files in them."
+    inside = [f for f in folders_below(root, 1)[1:] if is_split(f.name)]
+    return {f.name: f for f in inside if any(files_of(below, '.xml') for below in folders_below(f, 1))}
+
+def _split_folders(base: Path) -> tuple[Path, Path]:
+    "Folder of images and folder of XML files of a split: `Images` and `Annotations`, one for both, or any two."
+    named = base/'Images', base/'Annotations'
+    if all(f.is_dir() for f in named): return named
+    return (base, base) if files_of(base, '.xml') else voc_pair(base) or (base, base)
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-071
-def voc_folders(cfg: SSDConfig, # voc_root, train_split, val_split
+def voc_root_of(cfg: SSDConfig, # data, voc_root
+               ) -> Path:
+    "The folder of a VOC data set. Raises `DataError` if it is not there."
+    root = cfg.data or cfg.voc_root
+    if root and Path(root).is_dir(): return Path(root)
+    raise DataError(f'{root or "voc_root"}: no such folder; give --data or --voc_root')
+
+def voc_folders(cfg: SSDConfig, # data, voc_root, train_split, val_split
                 training: bool, # which split
                ) -> tuple[Path, Path, Path | None]: # folder of images, folder of XML files, list of names (None: all)
     "Where a split is. Raises `DataError` where there is none."
-    root, split = Path(cfg.voc_root), cfg.train_split if training else cfg.val_split
-    if not cfg.voc_root or not root.is_dir():
-        raise DataError(f'{cfg.voc_root or "voc_root"}: no such folder; give --voc_root')
-    if not (root/'ImageSets').is_dir(): return *_voc_base(root, training), None
-    path = root/'ImageSets'/'Main'/f'{split}.txt'
-    if not path.is_file() and split in VOC_SPLITS: path = path.with_stem(VOC_SPLITS[split])
-    if not path.is_file():
-        there = ', '.join(sorted(p.stem for p in path.parent.glob('*.txt') if not is_hidden(p.name))) or 'nothing'
-        flag = 'train' if training else 'val'
+    root, flag = voc_root_of(cfg), 'train' if training else 'val'
+    split = cfg.train_split if training else cfg.val_split
+    if (root/'ImageSets').is_dir():
+        path = voc_list(root/'ImageSets'/'Main', split)
+        if path.is_file(): return root/'JPEGImages', root/'Annotations', path
+        there = ', '.join(Path(name).stem for name in files_of(path.parent, '.txt')) or 'nothing'
         raise DataError(f'{path}: no such list; there is {there}; choose with --{flag}_split')
-    return root/'JPEGImages', root/'Annotations', path
+    there = voc_splits(root)
+    name = split_among(split, there)
+    if name: return *_split_folders(there[name]), None
+    if there: raise DataError(f'{root}: no folder {split}; there is {", ".join(there)}; choose with --{flag}_split')
+    pair = voc_pair(root)
+    if pair is None: raise DataError(f'{root}: neither ImageSets/ nor train/ is there, nor any XML file; '
+                                     'the notebook nbs/6_data/07_voc.ipynb shows the three layouts of VOC')
+    return *pair, None
 
-# %% ../../nbs/6_data/07_voc.ipynb #cell-072
-def read_lines(path: Path, # a text file
-              ) -> list[str]:
-    "The lines of a file. Raises `DataError` with the line that is not UTF-8."
-    try: data = path.read_bytes()
-    except OSError as e: raise DataError(f'{path}: cannot be read: {e.strerror}') from e
-    try: return data.decode('utf-8-sig').split('\n')
-    except UnicodeDecodeError as e:
-        raise DataError(f'{path}: line {data[:e.start].count(10) + 1}: not UTF-8; save the file as UTF-8') from e
+# %% ../../nbs/6_data/07_voc.ipynb #judged
+def voc_judged(cfg: SSDConfig, # data, voc_root, val_split
+              ) -> bool:
+    "Whether an evaluation split is written down."
+    root = voc_root_of(cfg)
+    if (root/'ImageSets').is_dir(): return voc_list(root/'ImageSets'/'Main', cfg.val_split).is_file()
+    return split_among(cfg.val_split, voc_splits(root)) is not None
 
 # %% ../../nbs/6_data/07_voc.ipynb #names-in-list
 def _voc_name(line: str, notes: Path) -> str:
@@ -123,8 +161,7 @@ def voc_names(notes: Path, # folder of XML files
     if path:
         names = [_voc_name(line, notes) for line in read_lines(path) if line.strip()]
         return list(dict.fromkeys(names))
-    files = [name for name in folder_contents(notes).names if name.lower().endswith('.xml') and not is_hidden(name)]
-    return sorted(Path(name).stem for name in files)
+    return sorted(Path(name).stem for name in files_of(notes, '.xml'))
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-074
 def _voc_image(folder: Path, stem: str, written: str | None) -> str:
@@ -134,7 +171,7 @@ def _voc_image(folder: Path, stem: str, written: str | None) -> str:
         if path and path.is_relative_to(folder): return str(path.relative_to(folder))
     return f'{stem}.jpg'
 
-def voc_entries(cfg: SSDConfig, # voc_root, train_split, val_split, protocol
+def voc_entries(cfg: SSDConfig, # data, voc_root, train_split, val_split, protocol
                 training: bool, # which split
                 findings: Findings, # grows
                ) -> tuple[Path, list[Content]]: # folder of images, what each file says
@@ -171,7 +208,7 @@ def _voc_categories(cfg: SSDConfig, seen: set[str]) -> list[dict]:
     return [dict(id=i, name=name) for i, name in enumerate([*chosen, *others], 1)]
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-077
-def read_voc(cfg: SSDConfig, # voc_root, train_split, val_split, classes
+def read_voc(cfg: SSDConfig, # data, voc_root, train_split, val_split, classes
              training: bool, # which split
              findings: Findings, # grows
             ) -> Annotations:
@@ -187,4 +224,5 @@ def read_voc(cfg: SSDConfig, # voc_root, train_split, val_split, classes
         images.append(im)
         for name, a in objects:
             annotations.append(a | dict(id=len(annotations) + 1, image_id=im['id'], category_id=number[name]))
-    return Annotations(dict(images=images, annotations=annotations, categories=categories), folder, cfg.voc_root)
+    return Annotations(dict(images=images, annotations=annotations, categories=categories), folder,
+                       cfg.data or cfg.voc_root)

@@ -138,7 +138,7 @@ def row_parameters(rows: Iterable[Row]) -> Iterator[Parameter]: # what is shared
 class NetworkConfig(BoxConfig):
     "network"
     network: str = number('mobilenet_v2', "network that finds the features, a key of networks.table.NETWORKS")
-    class_num: int = number(81, "classes including the background, which is class 0", low=2)
+    class_num: int = number(81, "classes including the background, which is class 0; 0 follows the data", low=0)
     stem_channels: int = number(32, "channels of the first convolution", low=1)
     features_1: tuple[tuple[int, ...], ...] = number(((1,16,1,1), (6,24,2,2), (6,32,3,2), (6,64,4,2), (6,96,3,1)),
         "block groups (t,c,n,s) before the first feature map", low=1)

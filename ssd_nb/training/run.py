@@ -201,8 +201,8 @@ def resume_run(cfg: SSDConfig, # of the run
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-040
 FREE = ('device num_workers log_steps save_checkpoint_epochs save_checkpoint_steps keep_checkpoint_max save_best_ckpt '
-        'tensorboard output_dir checkpoint_path coco_root voc_root image_dir anno_path val_image_dir val_anno_path '
-        'mindrecord_dir').split() # may change when a run is resumed
+        'tensorboard output_dir checkpoint_path data coco_root voc_root image_dir anno_path val_image_dir '
+        'val_anno_path mindrecord_dir').split() # may change when a run is resumed
 
 # %% ../../nbs/8_training/03_run.ipynb #resumed-config
 def resumed_config(folder: Path, # of the run
@@ -213,6 +213,7 @@ def resumed_config(folder: Path, # of the run
     if not path.exists(): raise ConfigError(f'resume: {folder} holds no run (no config.yaml)')
     old = make_config(read_yaml(path), source=str(path))
     new = config_from_args(args, old)
+    if new.dataset == 'auto': new = new.replace(dataset=old.dataset) # the same data at another place
     fixed = [k for k, v in asdict(new).items() if v != getattr(old, k) and k not in FREE]
     if fixed:
         raise ConfigError(f'resume: the run in {folder} has another {", ".join(fixed)}; leave it out, or start a new '
