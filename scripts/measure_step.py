@@ -8,14 +8,14 @@ import argparse, resource, subprocess, sys, time
 
 ms = ops = None # MindSpore, which `measure` imports if it is asked for: torch may be all there is
 
-def one_hot_loss(locs, logits, target_locs, labels, num_matched, gamma, alpha):
-    "The same loss by way of arrays of [B, N, classes]."
+def one_hot_loss(locs, logits, target_locs, labels, num_matched, cfg):
+    "The same focal loss by way of arrays of [B, N, classes]."
     target = ops.one_hot(labels, logits.shape[-1], ms.Tensor(1., ms.float32), ms.Tensor(0., ms.float32))
     p = ops.sigmoid(logits)
     right = target*p + (1 - target)*(1 - p)
     ones = ops.ones_like(logits)
     entropy = ops.binary_cross_entropy_with_logits(logits, target, ones, ones, reduction='none')
-    classes = (ops.pow(1 - right, gamma)*(target*alpha + (1 - target)*(1 - alpha))*entropy).sum()
+    classes = (ops.pow(1 - right, cfg.gamma)*(target*cfg.alpha + (1 - target)*(1 - cfg.alpha))*entropy).sum()
     matched = ops.cast(labels > 0, locs.dtype)
     boxes = (ops.smooth_l1_loss(locs, target_locs, reduction='none')*ops.expand_dims(matched, -1)).sum()
     return (classes + boxes)/ops.clamp(num_matched, min=1)

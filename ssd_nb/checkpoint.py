@@ -11,15 +11,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from .backends.session import StateError, check_state
-from .backends.reference import canonical, from_reference, to_reference
+from .backends.reference import from_reference, reference_config, to_reference
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
 from .errors import CheckpointError, ConfigError, plain_errors
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'CLASS_HEAD', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'convert',
-           'contents_table', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'convert', 'contents_table', 'main']
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -78,27 +77,19 @@ def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the
     return state, cfg, json.loads(header['meta'])
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-024
-CLASS_HEAD = 'multi_box.multi_cls_layers.0.3.bias' # of the first feature map: a number for each class of each box
-
-def _class_count(arrays: dict[str, np.ndarray]) -> dict[str, int]: # class_num, or nothing
-    "How many classes a reference checkpoint has, read off its first class head."
-    boxes = SSDConfig().num_default[0]
-    heads = [array.size for name, array in arrays.items() if canonical(name) == CLASS_HEAD]
-    return dict(class_num=heads[0]//boxes) if heads and heads[0] and heads[0] % boxes == 0 else {}
-
 def load_ckpt(path: str | Path, # a reference checkpoint
-              cfg: SSDConfig | None = None, # its network; none: the reference model with the classes of the file
+              cfg: SSDConfig | None = None, # its network; none: what the names and shapes in the file say
              ) -> tuple[dict[str, np.ndarray], SSDConfig, dict[str, Any]]: # state, configuration, nothing remembered
     "Read a reference `.ckpt`. Raises `CheckpointError` naming the file and all that is wrong."
     arrays = read_ckpt(path)
-    if cfg is None: cfg = SSDConfig().replace(**_class_count(arrays))
+    if cfg is None: cfg = reference_config(arrays)
     try: return from_reference(arrays, cfg), cfg, {}
     except CheckpointError as e: raise CheckpointError(f'{path}: {e}') from e
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-027
 def convert(source: str | Path, # .ckpt or .safetensors
             target: str | Path, # .safetensors or .ckpt
-            cfg: SSDConfig | None = None, # network of a .ckpt that is not the reference model
+            cfg: SSDConfig | None = None, # network of a .ckpt that is not as in the reference's presets
            ) -> None:
     "Turn one kind of checkpoint into the other."
     kinds = Path(source).suffix, Path(target).suffix
@@ -119,7 +110,7 @@ def contents_table(path: str | Path, # .ckpt or .safetensors
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-028
 PURPOSE = '''convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.
-A .ckpt holds no configuration: flags or a preset say what its network is, if not the reference model.'''
+A .ckpt holds no configuration: flags or a preset say what its network is, if not one of the reference's.'''
 
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:

@@ -23,9 +23,9 @@ from .networks.layers import NetworkConfig
 from .networks.table import check_network
 
 # %% auto #0
-__all__ = ['GROUPS', 'PRESETS', 'PATHS', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig', 'check_together', 'check_names',
-           'make_config', 'follow_data', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser', 'config_values',
-           'config_from_args']
+__all__ = ['GROUPS', 'PYRAMID', 'PRESETS', 'PATHS', 'StartConfig', 'RunConfig', 'SaveConfig', 'SSDConfig', 'check_together',
+           'check_names', 'make_config', 'follow_data', 'to_yaml', 'parse_yaml', 'read_yaml', 'make_parser',
+           'config_values', 'config_from_args']
 
 # %% ../nbs/5_numbers/01_config.ipynb #startconfig
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConf
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
 @dataclass(frozen=True)
-class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig,
-                InferConfig, AugmentConfig, MatchConfig):
+class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
+                AugmentConfig, MatchConfig): # and LossConfig, which InferConfig brings along
     "Every number of a detector, its data, its training and its evaluation. Frozen and hashable."
     def check(self) -> None:
         super().check()
@@ -114,6 +114,10 @@ def check_together(cfg: SSDConfig) -> None:
     check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
+PYRAMID = dict(image_shape=(640, 640), first_stride=8, steps=(), box_layout='retina', aspect_ratios=((2,),)*5,
+    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_init=.01333, lr_end_rate=0.) # RetinaNet's boxes and loss
+
+# %% ../nbs/5_numbers/01_config.ipynb #presets
 PRESETS: dict[str, dict[str, Any]] = dict(
     ssd300_mobilenet_v2={},
     ssd320_mobilenet_v2=dict(image_shape=(320, 320), steps=()),
@@ -129,10 +133,13 @@ PRESETS: dict[str, dict[str, Any]] = dict(
         pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
     ssd300_vgg16=dict(network='vgg16', class_num=91, box_layout='paper', map_sizes=(38, 19, 10, 5, 3, 1),
         steps=(8, 16, 32, 64, 100, 300), scales=(.07, .15, .33, .51, .69, .87, 1.05),
-        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)),
+        aspect_ratios=((2,), (2,3), (2,3), (2,3), (2,), (2,)), class_loss='hard_negatives',
         pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3),
     ssdlite320_mobilenet_v3_large=dict(network='mobilenet_v3_large', class_num=91, image_shape=(320, 320), steps=(),
-        box_layout='paper', aspect_ratios=((2,3),)*6, init_sigma=.03, pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)))
+        box_layout='paper', aspect_ratios=((2,3),)*6, class_loss='hard_negatives', init_sigma=.03,
+        pixel_mean=(.5, .5, .5), pixel_std=(.5, .5, .5)),
+    ssd640_mobilenet_v1_fpn=dict(PYRAMID, network='mobilenet_v1_fpn', weight_decay=4e-5),
+    ssd640_resnet50_fpn=dict(PYRAMID, network='resnet50_fpn', weight_decay=4e-4, batch_size=16))
 
 # %% ../nbs/5_numbers/01_config.ipynb #make-config
 def check_names(values: Iterable[str], # that should be fields

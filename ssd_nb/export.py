@@ -16,7 +16,7 @@ from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .fields import Parser
 from .files import replacing
-from .learning.losses import sigmoid
+from .detection.postprocess import all_scores
 from .learning.scenes import draw_scene
 
 # %% auto #0
@@ -33,7 +33,7 @@ def answers(session: Session, # a network
     locs, logits = session.predict(images)
     if not decoded: return locs, logits
     corners = clip_boxes(decode(locs, cfg)) # y1, x1, y2, x2
-    return corners[..., [1, 0, 3, 2]], sigmoid(logits[..., 1:])
+    return corners[..., [1, 0, 3, 2]], all_scores(logits, cfg)
 
 # %% ../nbs/9_use/03_export.ipynb #cell-011
 def run_onnx(path: str | Path, # an exported file

@@ -16,9 +16,6 @@ from ssd_nb.data.dataset import open_dataset
 from ssd_nb.detection.coco_eval import Truth, objects_by_image
 from ssd_nb.detection.postprocess import Detections
 
-# a shell's background jobs start with Ctrl-C ignored, and pass that on
-signal.signal(signal.SIGINT, signal.default_int_handler)
-
 BLOCKED = os.environ.get('SSD_NB_BLOCK', '')
 
 def shadow(name: str, folder: Path) -> None:
@@ -46,6 +43,11 @@ BACKEND = [*FRAMEWORKS, 'torch'][0] # of tests that either would do for
 SIZES = ('image_shape', 'stem_channels', 'features_1', 'features_2', 'last_channels', 'extra_channels', 'extra_ratios',
          'first_stride', 'steps', 'aspect_ratios')
 NET = {name: getattr(SMALL, name) for name in SIZES} # for tests that are not about what is learnt
+
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    "A shell's background jobs start with Ctrl-C ignored and pass that on; a framework may change it on the way."
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture(scope='module', params=['torch', 'mindspore'])
 def backend(request):

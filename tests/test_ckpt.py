@@ -1,5 +1,5 @@
 "MindSpore's checkpoint files, read and written without MindSpore; the published names."
-import json, os, subprocess, sys
+import hashlib, json, os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
@@ -113,3 +113,23 @@ def test_mindspore_reads_and_writes_the_same(tmp_path):
     raw[30] ^= 1
     (tmp_path/'bad.ckpt').write_bytes(raw)
     with pytest.raises(CheckpointError, match='checksum'): read_ckpt(tmp_path/'bad.ckpt')
+
+# sorted lines "name shape learnt" of the networks with a pyramid, as MindSpore names the reference's nested classes
+DIGESTS = dict(
+    ssd640_mobilenet_v1_fpn=(346, '816d7b08399142b0cf434ed626b3d113e83d65d65b04ba3b7f417b08c69029de'),
+    ssd640_resnet50_fpn=(476, '1a038755760f76e7465b12664f30a6506af354a9aabc7c004726646bbb651d33'))
+
+@pytest.mark.parametrize('preset', DIGESTS)
+def test_names_of_the_networks_with_a_pyramid(preset):
+    cfg = SSDConfig.preset(preset)
+    names = reference_names(cfg)
+    lines = sorted(f'network.{names[p.name]} {list(p.shape)} {p.trainable}' for p in parameters(cfg))
+    assert (len(lines), hashlib.sha256('\n'.join(lines).encode()).hexdigest()) == DIGESTS[preset]
+
+@pytest.mark.parametrize('preset', DIGESTS)
+def test_a_file_says_which_network_it_is_of(tmp_path, preset):
+    cfg = SSDConfig.preset(preset, class_num=5)
+    state = initial_state(cfg)
+    write_ckpt(tmp_path/'a.ckpt', to_reference(state, cfg))
+    back, found, _ = load(tmp_path/'a.ckpt')
+    assert found == cfg and all(np.array_equal(back[name], value) for name, value in state.items())

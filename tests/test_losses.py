@@ -1,11 +1,8 @@
 "The losses as they are specified: what they choose, what they weigh, and how they change."
-from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from ssd_nb.backends.session import make_session
 from ssd_nb.config import SSDConfig
-from ssd_nb.errors import ConfigError
 from ssd_nb.learning.losses import (
     LossConfig, batch_loss, cross_entropy, hard_negative_gradients, hard_negative_loss, hard_negatives,
     multibox_gradients, multibox_loss, sigmoid)
@@ -63,7 +60,7 @@ def test_sigmoid_keeps_order_and_precision(logits):
     p = sigmoid(x)
     assert p.dtype == np.float32 and (np.diff(p) >= 0).all() and (p >= 0).all() and (p <= 1).all()
 
-def test_a_loss_that_no_backend_has_is_refused_before_work():
-    cfg = replace(SSDConfig.preset('tiny'), class_loss='hard_negatives')
-    for backend in ('torch', 'mindspore'):
-        with pytest.raises(ConfigError, match='no backend learns with hard_negatives yet'): make_session(backend, cfg)
+def test_the_class_loss_decides_the_score_function():
+    cfg = SSDConfig.preset('tiny', class_loss='hard_negatives')
+    assert cfg.score_function == 'softmax' and cfg.replace(class_loss='focal').score_function == 'sigmoid'
+    assert SSDConfig().score_function == 'sigmoid' and SSDConfig.preset('ssd300_vgg16').score_function == 'softmax'

@@ -49,7 +49,8 @@ def test_losses_of_twenty_steps(runs):
 @pytest.fixture(scope='module')
 def exact():
     "The state after the first step, computed in float64: what both frameworks round."
-    from ssd_nb.backends.torch_net import TorchNet, torch_loss
+    from ssd_nb.backends.torch_loss import torch_loss
+    from ssd_nb.backends.torch_net import TorchNet
     import torch
     batch, net, first = random_batch(CFG, 4), TorchNet(CFG), initial_state(CFG)
     with torch.no_grad():
@@ -57,7 +58,7 @@ def exact():
     net = net.double().train()
     locs, logits = net(torch.from_numpy(batch.images))
     targets = torch.from_numpy(batch.locs).double(), torch.from_numpy(batch.labels).long()
-    torch_loss(locs, logits, *targets, gamma=CFG.gamma, alpha=CFG.alpha).backward()
+    torch_loss(locs, logits, *targets, CFG).backward()
     state, lr, tensors = {}, learning_rates(CFG, 458)[0], net.tensors()
     for p in parameters(CFG):
         state[p.name] = tensors[p.name].detach().numpy()

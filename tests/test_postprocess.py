@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from ssd_nb.boxes.coding import clip_boxes, decode, to_pixels
 from ssd_nb.config import SSDConfig
-from ssd_nb.detection.postprocess import grouped_nms, logit, nms, postprocess
-from ssd_nb.learning.losses import sigmoid
+from ssd_nb.detection.postprocess import all_scores, grouped_nms, logit, nms, postprocess
+from ssd_nb.learning.losses import log_softmax, sigmoid
 
 SMALL = dict(class_num=4, aspect_ratios=((),)*5, max_boxes=3) # tiny's maps with one or two boxes a place
 
@@ -56,6 +56,8 @@ def brute_postprocess(locs, logits, size, cfg, class_agnostic):
     "One image, class by class, candidates and comparisons in plain Python."
     rules, boxes = cfg.rules, to_pixels(clip_boxes(decode(locs, cfg)), *size)
     floor, classes = logit(rules.min_score), range(1, cfg.class_num)
+    if cfg.class_loss == 'hard_negatives':
+        floor, logits = np.float32(np.log(rules.min_score)), log_softmax(logits).astype(np.float32)
     all_of = [(b, c) for c in classes for b in range(len(boxes)) if logits[b, c] > floor]
     found, per_class = [], rules.per_class_limit and not class_agnostic
     threshold, offset = np.float32(cfg.nms_threshold), np.float32(rules.nms_offset)
@@ -68,9 +70,10 @@ def brute_postprocess(locs, logits, size, cfg, class_agnostic):
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 10**6), st.sampled_from(['standard', 'reference']), st.booleans(),
-       st.sampled_from(['spread', 'ties', 'crowded', 'few']))
-def test_postprocess_is_the_definition(seed, protocol, class_agnostic, kind):
-    cfg, rng = SSDConfig.preset('tiny', protocol=protocol, nms_threshold=.5, **SMALL), np.random.default_rng(seed)
+       st.sampled_from(['spread', 'ties', 'crowded', 'few']), st.sampled_from(['focal', 'hard_negatives']))
+def test_postprocess_is_the_definition(seed, protocol, class_agnostic, kind, class_loss):
+    rng, rules = np.random.default_rng(seed), dict(protocol=protocol, nms_threshold=.5, class_loss=class_loss)
+    cfg = SSDConfig.preset('tiny', **rules, **SMALL)
     locs = rng.normal(0, 1, (2, cfg.num_boxes, 4)).astype(np.float32)
     logits = rng.normal(-6 if kind == 'few' else 0, 1.5, (2, cfg.num_boxes, cfg.class_num)).astype(np.float32)
     if kind == 'ties': logits = np.round(logits)
@@ -78,12 +81,19 @@ def test_postprocess_is_the_definition(seed, protocol, class_agnostic, kind):
     some = np.sort(rng.choice(cfg.num_boxes, 40, replace=False)) # the brute force is slow: forty boxes may speak
     silent = np.ones(cfg.num_boxes, bool)
     silent[some] = False
-    logits[:, silent] = -50
+    logits[:, silent, 1:] = -50
     sizes = np.array([[90, 160], [200, 120]])
     for found, l, g, size in zip(postprocess(locs, logits, sizes, cfg, class_agnostic), locs, logits, sizes):
         expected = brute_postprocess(l, g, size, cfg, class_agnostic)
         assert list(zip(found.boxes.tolist(), found.labels.tolist())) == expected
         assert (found.scores > cfg.rules.min_score).all() and (np.diff(found.scores) <= 0).all()
+
+def test_softmax_scores_compare_classes_and_sigmoid_scores_do_not():
+    logits = np.array([[[5., 5, 0], [0, 5, 0]]], np.float32) # as certain as the background, and more certain
+    cfg = SSDConfig.preset('tiny', class_num=3)
+    assert np.allclose(all_scores(logits, cfg)[0, :, 0], [1/(1 + np.exp(-5))]*2)
+    hard = all_scores(logits, cfg.replace(class_loss='hard_negatives'))[0, :, 0]
+    assert abs(hard[0] - .5) < .01 < .9 < hard[1]
 
 def random_answer(cfg, images, seed=0):
     rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ from ..config import SSDConfig
 from ..data.loader import Batch
 from ..boxes.default_boxes import default_boxes
 from ..boxes.matching import match_and_encode
-from ..learning.losses import multibox_loss
+from ..learning.losses import batch_gradients, batch_loss
 from .session import (
     AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
 
@@ -130,15 +130,19 @@ def check_place(make: Maker, cfg: SSDConfig) -> None:
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #loss-check
 def check_loss(make: Maker, cfg: SSDConfig) -> None:
-    "The loss of a step is `multibox_loss` of the answers, with the configuration's alpha and gamma."
-    cfg, batch, rng = cfg.replace(alpha=.6, gamma=1.), random_batch(cfg, 4), np.random.default_rng(0)
-    session = make(cfg)
-    state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
-    session.set_state(state)
-    locs, logits = (np.tile(a, (4, 1, 1)) for a in answers)
-    known = multibox_loss(locs, logits, batch.locs, batch.labels, gamma=cfg.gamma, alpha=cfg.alpha)
-    loss = float(session.train_step(batch, 0.))
-    _close(np.array(loss), np.array(known), 1e-4, f'the loss at alpha {cfg.alpha} and gamma {cfg.gamma}')
+    "The loss of a step is `batch_loss` of the answers, and the gradients are `batch_gradients`."
+    batch, rng = random_batch(cfg, 4), np.random.default_rng(0)
+    for values in (dict(alpha=.6, gamma=1.), dict(class_loss='hard_negatives', negatives_per_positive=2.)):
+        session, asked = make(cfg.replace(weight_decay=0., **values)), cfg.replace(**values)
+        state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
+        session.set_state(state)
+        known = *(np.tile(a, (4, 1, 1)) for a in answers), batch.locs, batch.labels, asked
+        _close(float(session.train_step(batch, 0.)), batch_loss(*known), 1e-4, f'the loss at {values}')
+        for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
+            momenta = session.get_state().items()
+            biases = [v for name, v in momenta if name.startswith(MOMENTUM + part) and name.endswith('.bias')]
+            found = np.concatenate([v.reshape(-1, by_answer.shape[2]) for v in biases]).sum(0)
+            _close(found, by_answer.sum((0, 1)), 1e-4, f'gradients by {part} at {values}')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-018
 def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np.ndarray]]:

@@ -19,16 +19,18 @@ from ..config import SSDConfig
 from ..data.loader import Batch
 
 # %% auto #0
-__all__ = ['GROUP', 'MindSporeDecoded', 'write_mindir', 'run_file', 'MindSporePredictor', 'put', 'MindSporeLearner',
+__all__ = ['SCORES', 'GROUP', 'MindSporeDecoded', 'write_mindir', 'run_file', 'MindSporePredictor', 'put', 'MindSporeLearner',
            'MindSporeSession', 'make_session']
 
 # %% ../../nbs/7_frameworks/09_mindspore.ipynb #cell-033
+SCORES = dict(sigmoid=ops.sigmoid, softmax=ops.softmax) # over the last axis
+
 class MindSporeDecoded(nn.Cell):
     """A network with its last step: boxes [B, N, 4] x1, y1, x2, y2, fractions of the image and within it,
     and scores [B, N, classes - 1]."""
     def __init__(self, net: MindSporeNet, cfg: SSDConfig):
         super().__init__(auto_prefix=False)
-        self.net, (self.shift, self.stretch) = net, cfg.prior_scaling
+        self.net, (self.shift, self.stretch), self.score_function = net, cfg.prior_scaling, cfg.score_function
         cx_cy_w_h = default_boxes(cfg)[:, [1, 0, 3, 2]]
         self.places, self.sizes = Tensor(cx_cy_w_h[:, :2]), Tensor(cx_cy_w_h[:, 2:])
 
@@ -37,7 +39,8 @@ class MindSporeDecoded(nn.Cell):
         x_first = ops.concat((locs[..., 1:2], locs[..., 0:1], locs[..., 3:4], locs[..., 2:3]), -1)
         centre = x_first[..., :2]*self.shift*self.sizes + self.places
         half = ops.exp(x_first[..., 2:]*self.stretch)*self.sizes/2
-        return ops.clamp(ops.concat((centre - half, centre + half), -1), 0, 1), ops.sigmoid(logits[..., 1:])
+        scores = SCORES[self.score_function](logits)
+        return ops.clamp(ops.concat((centre - half, centre + half), -1), 0, 1), scores[..., 1:]
 
 # %% ../../nbs/7_frameworks/09_mindspore.ipynb #cell-033-2
 def write_mindir(net: nn.Cell, # to write

@@ -9,7 +9,8 @@ import numpy as np
 from .mindspore_devices import devices
 import mindspore as ms
 from mindspore import Parameter, nn, ops
-from .mindspore_net import MindSporeNet, Store, mindspore_loss, parameter
+from .mindspore_loss import mindspore_loss
+from .mindspore_net import MindSporeNet, Store, parameter
 from .session import AVERAGED, MOMENTUM, SCALER, learnt, moving
 from ..config import SSDConfig
 from ..networks import layers
@@ -86,7 +87,7 @@ class Gradients(nn.Cell):
 
     def scaled_loss(self, images, locs, labels, matched, scale):
         predicted, logits = self.net(images)
-        loss = mindspore_loss(predicted, logits, locs, labels, matched, self.cfg.gamma, self.cfg.alpha)
+        loss = mindspore_loss(predicted, logits, locs, labels, matched, self.cfg)
         return loss*scale, loss # the one has the gradients; it may overflow where they do not
 
     def construct(self, images, locs, labels, scale):

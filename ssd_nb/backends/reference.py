@@ -10,13 +10,14 @@ from .session import MOMENTUM, check_state
 from ..config import SSDConfig
 from ..errors import CheckpointError
 from ..networks.layers import Row
+from ..networks.resnet import GROUPS_50
 from ..networks.table import parameters, rows
 
 # %% auto #0
-__all__ = ['NAMED', 'NORM_NAMES', 'ASIDE', 'MOMENTS', 'reference_names', 'canonical', 'from_reference', 'to_reference']
+__all__ = ['NORM_NAMES', 'SHORT', 'BACKBONES', 'NAMED', 'ASIDE', 'MOMENTS', 'SIGNS', 'CLASS_HEADS', 'reference_names',
+           'canonical', 'reference_config', 'from_reference', 'to_reference']
 
 # %% ../../nbs/7_frameworks/13_reference.ipynb #mapping
-NAMED = 'mobilenet_v2' # the network that the reference's checkpoints are of
 NORM_NAMES = dict(gamma='gamma', beta='beta', mean='moving_mean', variance='moving_variance') # ours: the reference's
 
 def _row_prefix(name: str, # of a row of MobileNetV2
@@ -29,9 +30,11 @@ def _row_prefix(name: str, # of a row of MobileNetV2
     if name in fixed: return fixed[name]
     kind, number = re.fullmatch(r'([a-z]+)(\d+)', name).groups()
     if kind == 'extra': return f'multi_residual.{int(number) - 1}'
-    if kind in ('locs', 'logits'): return f'multi_box.multi_{dict(locs="loc", logits="cls")[kind]}_layers.{number}'
+    if kind in SHORT: return f'multi_box.multi_{SHORT[kind]}_layers.{number}'
     inside = int(number) <= before
     return f'backbone.features_1.{number}' if inside else f'backbone.features_2.{int(number) - before - 1}'
+
+SHORT = dict(locs='loc', logits='cls') # what the reference calls them
 
 # %% ../../nbs/7_frameworks/13_reference.ipynb #mapping-2
 def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # layer to prefixes of convolution and norm
@@ -44,12 +47,60 @@ def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # l
         else: found[layer.name] = f'{inner}.features.0', f'{inner}.features.1'
     return found
 
+# %% ../../nbs/7_frameworks/13_reference.ipynb #pyramid-names
+def _pyramid_prefixes(layer: str, # of the neck or a head; shared ones without the number of a map, such as locs.conv1
+                     ) -> tuple[str, str]: # of convolution and norm
+    "What the names of the pyramid and its heads begin with."
+    kind, level, step = re.fullmatch(r'([a-z]+)(\d*)(?:\.[a-z]+(\d*))?', layer).groups()
+    if kind == 'lateral': return f'feature_extractor.fpn.lateral_convs_list.{level}', ''
+    if kind in SHORT and not step: return f'multi_box.{SHORT[kind]}_layers.0', ''
+    if kind in SHORT: inner = f'multi_box.addition_layer_{SHORT[kind]}.{level or 0}.{int(step) - 1}.features'
+    elif int(level) < 3: inner = f'feature_extractor.fpn.fpn_convs_list.{level}'
+    else: inner = f'feature_extractor.bottom_up.blocks.{int(level) - 3}'
+    return f'{inner}.0', f'{inner}.1'
+
+# %% ../../nbs/7_frameworks/13_reference.ipynb #backbone-names
+def _mobilenet_v1_prefixes(layer: str) -> tuple[str, str]: # of convolution and norm
+    "What the names of MobileNetV1's layers begin with: its convolutions are counted through."
+    number = layer.removeprefix('block').split('.')[0]
+    place = 0 if layer == 'stem' else 2*int(number) - layer.endswith('depthwise')
+    inner = f'feature_extractor.mobilenet_v1.network.{place}'
+    return f'{inner}.0', f'{inner}.1'
+
+def _resnet_prefixes(layer: str) -> tuple[str, str]: # of convolution and norm
+    "What the names of ResNet50's layers begin with."
+    inner = 'feature_extractor.resnet'
+    if layer == 'stem': return f'{inner}.conv1', f'{inner}.bn1'
+    block, what = layer.split('.')
+    number, group = int(block.removeprefix('block')) - 1, 1
+    for _, count, _ in GROUPS_50:
+        if number < count: break
+        number, group = number - count, group + 1
+    inner = f'{inner}.layer{group}.{number}'
+    if what == 'shortcut': return f'{inner}.down_sample_layer.0', f'{inner}.down_sample_layer.1'
+    place = 1 + ('reduce', 'window', 'widen').index(what)
+    return f'{inner}.conv{place}', f'{inner}.bn{place}'
+
 # %% ../../nbs/7_frameworks/13_reference.ipynb #mapping-3
+BACKBONES = dict(mobilenet_v1_fpn=_mobilenet_v1_prefixes, resnet50_fpn=_resnet_prefixes)
+NAMED = ('mobilenet_v2', *BACKBONES) # the networks that the reference's checkpoints are of
+
+def _prefixes(cfg: SSDConfig) -> dict[str, tuple[str, str]]: # layer to prefixes of convolution and norm
+    found = {}
+    if cfg.network in BACKBONES:
+        for p in parameters(cfg):
+            layer = p.name.rpartition('.')[0]
+            of = BACKBONES[cfg.network] if p.part == 'backbone' else _pyramid_prefixes
+            found[layer] = of(layer)
+        return found
+    for row in rows(cfg):
+        if cfg.network in NAMED or row.part == 'head': found |= _layer_prefixes(row, cfg)
+    return found
+
+# %% ../../nbs/7_frameworks/13_reference.ipynb #mapping-4
 def reference_names(cfg: SSDConfig) -> dict[str, str]: # canonical name to the reference's
     "The names in the reference's checkpoints, in the order of the rows; of other networks those of the heads alone."
-    prefixes, found = {}, {}
-    for row in rows(cfg):
-        if cfg.network == NAMED or row.part == 'head': prefixes |= _layer_prefixes(row, cfg)
+    prefixes, found = _prefixes(cfg), {}
     for p in parameters(cfg):
         layer, _, kind = p.name.rpartition('.')
         if layer not in prefixes: continue
@@ -67,9 +118,24 @@ def canonical(name: str) -> str: # without the leading 'network.'
     if name.startswith(MOMENTS): return MOMENTS + canonical(name[len(MOMENTS):])
     return canonical(name[len('network.'):]) if name.startswith('network.') else name
 
+# %% ../../nbs/7_frameworks/13_reference.ipynb #network
+SIGNS = {'feature_extractor.mobilenet_v1.': 'ssd640_mobilenet_v1_fpn',
+         'feature_extractor.resnet.': 'ssd640_resnet50_fpn'}
+CLASS_HEADS = 'multi_box.multi_cls_layers.0.3.bias', 'multi_box.cls_layers.0.bias' # a number for each class of each box
+
+def reference_config(arrays: dict[str, np.ndarray], # by the reference's names
+                    ) -> SSDConfig:
+    "The preset of a reference checkpoint, with its number of classes."
+    names = [canonical(name) for name in arrays]
+    presets = [preset for sign, preset in SIGNS.items() if any(name.startswith(sign) for name in names)]
+    cfg = SSDConfig.preset(presets[0] if presets else 'ssd300_mobilenet_v2')
+    boxes = cfg.num_default[0]
+    heads = [a.size for name, a in arrays.items() if canonical(name) in CLASS_HEADS and a.size and a.size % boxes == 0]
+    return cfg.replace(class_num=heads[0]//boxes) if heads else cfg
+
 # %% ../../nbs/7_frameworks/13_reference.ipynb #cell-019-2
 def _known(cfg: SSDConfig) -> dict[str, str]: # canonical name to the reference's
-    if cfg.network != NAMED: raise CheckpointError(f'the reference has no names for the network {cfg.network}')
+    if cfg.network not in NAMED: raise CheckpointError(f'the reference has no names for the network {cfg.network}')
     return reference_names(cfg)
 
 # %% ../../nbs/7_frameworks/13_reference.ipynb #cell-019-3

@@ -53,9 +53,7 @@ def make_session(name: str, # 'torch' or 'mindspore'
                  training: bool = True, # with optimiser state; else only for `predict`
                  device: str | None = None, # none takes cfg.device
                 ) -> Session:
-    "A session of that framework with the initial weights of `cfg.seed`. Raises `ConfigError` for a loss that it lacks."
-    if training and cfg.class_loss != 'focal':
-        raise ConfigError(f'class_loss: no backend learns with {cfg.class_loss} yet; give --class_loss focal')
+    "A session of that framework with the initial weights of `cfg.seed`."
     return _framework(name).make_session(cfg, training=training, device=device or cfg.device)
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-010

@@ -16,23 +16,26 @@ from .session import (
     AVERAGED, averaged_steps, check_state, EMA, for_inference, frozen, learnt, MOMENTUM, SCALER)
 from .torch_devices import (
     mean_over_devices, reduced, SharedNorm, spread_of_means, torch_device, TorchGroup)
-from .torch_net import NORMS, TorchNet, batch_norm, torch_loss
+from .torch_loss import torch_loss
+from .torch_net import NORMS, TorchNet, batch_norm
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig
 from ..data.loader import Batch
 from ..networks.table import initial_state, parameters
 
 # %% auto #0
-__all__ = ['HALF', 'GROUP', 'TorchDecoded', 'write_onnx', 'TorchPredictor', 'TorchLoss', 'join_statistics', 'make_optimizer',
-           'next_scaler', 'TorchUpdate', 'TorchLearner', 'TorchSession', 'make_session']
+__all__ = ['SCORES', 'HALF', 'GROUP', 'TorchDecoded', 'write_onnx', 'TorchPredictor', 'TorchLoss', 'join_statistics',
+           'make_optimizer', 'next_scaler', 'TorchUpdate', 'TorchLearner', 'TorchSession', 'make_session']
 
 # %% ../../nbs/7_frameworks/05_torch.ipynb #cell-040
+SCORES = dict(sigmoid=torch.sigmoid, softmax=partial(torch.softmax, dim=-1))
+
 class TorchDecoded(nn.Module):
     """A network with its last step: boxes [B, N, 4] x1, y1, x2, y2, fractions of the image and within it,
     and scores [B, N, classes - 1]."""
     def __init__(self, net: TorchNet, cfg: SSDConfig):
         super().__init__()
-        self.net, (self.shift, self.stretch) = net, cfg.prior_scaling
+        self.net, (self.shift, self.stretch), self.score_function = net, cfg.prior_scaling, cfg.score_function
         cx_cy_w_h = torch.tensor(default_boxes(cfg)[:, [1, 0, 3, 2]]).to(net.scale.device)
         self.register_buffer('defaults', cx_cy_w_h, persistent=False)
 
@@ -40,7 +43,8 @@ class TorchDecoded(nn.Module):
         locs, logits = self.net(images)
         centre = locs[..., :2].flip(-1)*self.shift*self.defaults[:, 2:] + self.defaults[:, :2]
         half = torch.exp(locs[..., 2:].flip(-1)*self.stretch)*self.defaults[:, 2:]/2
-        return torch.cat([centre - half, centre + half], -1).clamp(0, 1), torch.sigmoid(logits[..., 1:])
+        scores = SCORES[self.score_function](logits)
+        return torch.cat([centre - half, centre + half], -1).clamp(0, 1), scores[..., 1:]
 
 # %% ../../nbs/7_frameworks/05_torch.ipynb #cell-040-2
 def write_onnx(net: nn.Module, # two outputs
@@ -100,8 +104,7 @@ class TorchLoss(TorchPredictor):
         with half: locs, logits = self.net(images)
         matched = (labels > 0).sum().float()
         if self.world > 1 and cfg.rules.global_positives: matched = reduced(matched)/self.world
-        return torch_loss(locs.float(), logits.float(), self.put(batch.locs), labels, gamma=cfg.gamma, alpha=cfg.alpha,
-                          num_matched=matched)
+        return torch_loss(locs.float(), logits.float(), self.put(batch.locs), labels, cfg, matched)
 
 # %% ../../nbs/7_frameworks/05_torch.ipynb #pieces
 def join_statistics(net: TorchNet) -> Tensor: # [2, channels] means and variances

@@ -14,7 +14,8 @@ from ..fields import Numbers, number
 
 # %% auto #0
 __all__ = ['LAYOUTS', 'Map', 'MapConfig', 'BoxConfig', 'cells_of_maps', 'check_maps', 'box_scales', 'reference_shapes',
-           'paper_shapes', 'feature_maps', 'cell_centres', 'boxes_of_map', 'exact_boxes', 'default_boxes']
+           'paper_shapes', 'retina_shapes', 'feature_maps', 'cell_centres', 'boxes_of_map', 'exact_boxes',
+           'default_boxes']
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #boxconfig
 class Map(NamedTuple):
@@ -44,8 +45,8 @@ class MapConfig(Numbers):
 @dataclass(frozen=True)
 class BoxConfig(MapConfig):
     "default boxes"
-    box_layout: str = number('reference', "shapes at a cell and their order: reference, or paper (the original SSD)",
-        choices=('reference', 'paper'))
+    box_layout: str = number('reference', "shapes at a cell and their order: reference, paper (original SSD) or retina",
+        choices=('reference', 'paper', 'retina'))
     first_scale: float = number(.1,
         "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
     min_scale: float = number(.2, "scale of the first feature map", low=.001, high=1)
@@ -139,7 +140,17 @@ def paper_shapes(cfg: BoxConfig, # scales and ratios
     shapes = [(scale, scale), (between, between), *_elongated(scale, cfg.aspect_ratios[k])]
     return [(min(h, 1.), min(w, 1.)) for h, w in shapes]
 
-LAYOUTS: dict[str, Callable] = dict(reference=reference_shapes, paper=paper_shapes)
+# %% ../../nbs/1_boxes/01_default_boxes.ipynb #retina-shapes
+def retina_shapes(cfg: BoxConfig, # scales and ratios
+                  k: int, # feature map
+                 ) -> list[tuple[float, float]]: # height and width, fractions of the image
+    "Shapes at a cell of feature map `k` as RetinaNet has them: two squares, then two of each ratio, lying or standing."
+    scale, following = box_scales(cfg)[k:k + 2]
+    sizes = scale, np.sqrt(scale*following)
+    pairs = [_elongated(size, cfg.aspect_ratios[k]) for size in sizes] # smaller and larger, in the same order
+    return [(size, size) for size in sizes] + [shape for both in zip(*pairs) for shape in both]
+
+LAYOUTS: dict[str, Callable] = dict(reference=reference_shapes, paper=paper_shapes, retina=retina_shapes)
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #feature-maps
 def feature_maps(cfg: BoxConfig) -> tuple[Map, ...]:

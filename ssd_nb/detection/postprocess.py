@@ -5,18 +5,20 @@
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-002
 from __future__ import annotations
 from dataclasses import dataclass
+from typing import Callable, NamedTuple
 import numpy as np
 from ..boxes.coding import clip_boxes, decode, paired_iou, to_pixels
 from ..fields import number, rule
-from ..learning.losses import sigmoid
+from ..learning.losses import LossConfig, log_softmax, sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['InferConfig', 'Detections', 'logit', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['SCORE_FUNCTIONS', 'InferConfig', 'Detections', 'logit', 'ScoreFunction', 'log_score', 'log_probabilities',
+           'all_scores', 'grouped_nms', 'nms', 'leaders', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
-class InferConfig(NetworkConfig):
+class InferConfig(LossConfig, NetworkConfig):
     "inference and evaluation"
     nms_threshold: float = number(.6, "of two boxes of a class that overlap more, the lower score goes", low=0, high=1)
     nms_offset: float | None = rule(0., 1., "added to box sides in pixels when NMS computes areas", low=0)
@@ -43,6 +45,34 @@ def logit(score: float, # in 0..1
          ) -> np.float32: # its logit; minus infinity for 0
     "The inverse of `sigmoid`."
     with np.errstate(divide='ignore'): return np.float32(np.log(score) - np.log1p(-score))
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #score-functions
+class ScoreFunction(NamedTuple):
+    "How logits become scores; everything before the end works with numbers that sort as scores do."
+    values: Callable[[np.ndarray], np.ndarray] # of logits [..., C]
+    value_of: Callable[[float], float | np.floating] # of a score
+    scores: Callable[[np.ndarray], np.ndarray] # of values
+
+def log_score(score: float, # in 0..1
+             ) -> np.float32: # minus infinity for 0
+    "The logarithm of a score."
+    with np.errstate(divide='ignore'): return np.float32(np.log(score))
+
+def log_probabilities(logits: np.ndarray, # [..., C]
+                     ) -> np.ndarray: # [..., C] float32
+    "`log_softmax`, computed in float64 and rounded."
+    return log_softmax(logits).astype(np.float32)
+
+SCORE_FUNCTIONS = dict(sigmoid=ScoreFunction(lambda logits: logits, logit, sigmoid),
+                       softmax=ScoreFunction(log_probabilities, log_score, np.exp))
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #all-scores
+def all_scores(logits: np.ndarray, # [..., C]
+               cfg: LossConfig, # knows the score function
+              ) -> np.ndarray: # [..., C - 1] float32, without the background
+    "The scores of all classes."
+    function = SCORE_FUNCTIONS[cfg.score_function]
+    return function.scores(function.values(logits))[..., 1:]
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-018
 def grouped_nms(boxes: np.ndarray, # [n, 4] corners
@@ -116,19 +146,19 @@ def _fill(box: np.ndarray, label: np.ndarray, left_out: np.ndarray, per_class: b
     return box[:max_boxes], label[:max_boxes], open_
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #keep
-def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cfg: InferConfig,
+def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cfg: InferConfig,
           class_agnostic: bool) -> dict[int, tuple]:
     "For each image of `todo`: kept box indices and labels, best first, and whether more candidates could change them."
-    rules = cfg.rules
+    rules, floor = cfg.rules, SCORE_FUNCTIONS[cfg.score_function].value_of(cfg.rules.min_score)
     per_class = rules.per_class_limit and not class_agnostic
-    found = [leaders(logits[i], logit(rules.min_score), count, per_class) for i in todo]
+    found = [leaders(values[i], floor, count, per_class) for i in todo]
     image = np.repeat(todo, [len(box) for box, _, _ in found])
     box = np.concatenate([box for box, _, _ in found])
     label = np.concatenate([label for _, label, _ in found])
-    value = logits[image, box, label]
-    group = image if class_agnostic else image*logits.shape[2] + label
+    value = values[image, box, label]
+    group = image if class_agnostic else image*values.shape[2] + label
     kept = grouped_nms(boxes[image, box], value, group, cfg.nms_threshold, cfg.max_boxes, rules.nms_offset)
-    kept = kept[np.lexsort((label[kept], -value[kept], image[kept]))] # by image, then the highest logit first
+    kept = kept[np.lexsort((label[kept], -value[kept], image[kept]))] # by image, then the highest value first
     out = {}
     for i, (_, _, left_out) in zip(todo, found):
         mine = kept[image[kept] == i]
@@ -138,15 +168,16 @@ def _keep(boxes: np.ndarray, logits: np.ndarray, todo: list[int], count: int, cf
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
 def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    kept: dict[int, tuple] = {}
+    function, kept = SCORE_FUNCTIONS[cfg.score_function], {}
+    values = function.values(logits)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
-        kept |= _keep(boxes, logits, todo, count, cfg, class_agnostic)
+        kept |= _keep(boxes, values, todo, count, cfg, class_agnostic)
         todo = [i for i in todo if kept[i][2]]
         count *= 4
     out = []
     for i, (box, label, _) in sorted(kept.items()):
-        out.append(Detections(boxes[i, box], sigmoid(logits[i, box, label]), label.astype(np.int32)))
+        out.append(Detections(boxes[i, box], function.scores(values[i, box, label]), label.astype(np.int32)))
     return out
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #check-answer

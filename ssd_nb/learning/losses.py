@@ -11,7 +11,7 @@ from ..fields import Numbers, number, rule
 # %% auto #0
 __all__ = ['LossConfig', 'sigmoid', 'softplus', 'focal', 'focal_class_loss', 'smooth_l1', 'box_loss', 'multibox_loss',
            'box_gradients', 'multibox_gradients', 'log_softmax', 'cross_entropy', 'hard_negatives',
-           'hard_negative_loss', 'hard_negative_gradients', 'batch_loss']
+           'hard_negative_loss', 'hard_negative_gradients', 'batch_loss', 'batch_gradients']
 
 # %% ../../nbs/3_learning/06_losses.ipynb #lossconfig
 @dataclass(frozen=True)
@@ -25,6 +25,11 @@ class LossConfig(Numbers):
         "background boxes that hard_negatives counts for each matched box", low=0)
     global_positives: bool | None = rule(True, False,
         "divide by the matched boxes of all devices; false: each device by its own")
+
+    @property
+    def score_function(self) -> str: # sigmoid or softmax
+        "What makes scores of logits: that which the class loss has taught the network to mean by them."
+        return 'sigmoid' if self.class_loss == 'focal' else 'softmax'
 
 # %% ../../nbs/3_learning/06_losses.ipynb #cell-006
 def sigmoid(x: np.ndarray, # logits
@@ -189,3 +194,15 @@ def batch_loss(locs: np.ndarray, # [B, N, 4] predicted
     if cfg.class_loss == 'focal':
         return multibox_loss(*batch, gamma=cfg.gamma, alpha=cfg.alpha, num_matched=num_matched)
     return hard_negative_loss(*batch, negatives_per_positive=cfg.negatives_per_positive, num_matched=num_matched)
+
+# %% ../../nbs/3_learning/06_losses.ipynb #batch-gradients
+def batch_gradients(locs: np.ndarray, # as `batch_loss`
+                    logits: np.ndarray, # as `batch_loss`
+                    target_locs: np.ndarray, # as `batch_loss`
+                    labels: np.ndarray, # as `batch_loss`
+                    cfg: LossConfig, # which loss, and its numbers
+                   ) -> tuple[np.ndarray, np.ndarray]: # by locs [B, N, 4], by logits [B, N, classes]
+    "Derivatives of `batch_loss` in closed form."
+    batch = locs, logits, target_locs, labels
+    if cfg.class_loss == 'focal': return multibox_gradients(*batch, gamma=cfg.gamma, alpha=cfg.alpha)
+    return hard_negative_gradients(*batch, negatives_per_positive=cfg.negatives_per_positive)

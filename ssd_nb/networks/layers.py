@@ -35,11 +35,12 @@ class Layer:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0) # pixels added at the top, bottom, left and right
     dilation: int = 1 # pixels between two pixels of a window
     groups: int = 1 # parts that the channels are split into; each sees only itself
-    op: str = 'conv' # conv, maxpool, average (over the whole map), or identity, which leaves the pixels as they are
+    op: str = 'conv' # conv, maxpool, average (of the whole map), upsample (to twice the size) or identity (as it is)
     bias: bool = False # a number for each channel is added
     norm: str | None = None # batch; or l2, unit length over the channels times a learnt scale
     act: str | None = None # relu, relu6, hardswish, hardsigmoid
     weights: str = '' # layers that name the same share weight and bias; empty stands for `name`
+    eps: float | None = None # added to the variance in batch norm; none takes `norm_eps` of the configuration
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -50,8 +51,9 @@ class Layer:
 def size_after(layer: Layer, # with its padding
                size: tuple[int, int], # height and width of what enters
               ) -> tuple[int, int]: # height and width of what leaves
-    "How many windows of the layer fit; an average leaves a single cell."
+    "How many windows of the layer fit; an average leaves a single cell, upsampling doubles both sides."
     if layer.op == 'average': return 1, 1
+    if layer.op == 'upsample': return 2*size[0], 2*size[1]
     top, bottom, left, right = layer.padding
     reach = layer.dilation*(layer.kernel - 1) + 1
     height, width = size[0] + top + bottom, size[1] + left + right
@@ -113,7 +115,7 @@ class Parameter:
     def decays(self) -> bool: return self.kind in ('weight', 'bias')
 
 # %% ../../nbs/2_network/01_layers.ipynb #cell-022-2
-OP_KINDS = dict(conv=('weight',), maxpool=(), average=(), identity=()) # what operations store
+OP_KINDS = dict(conv=('weight',), maxpool=(), average=(), upsample=(), identity=()) # what operations store
 NORM_KINDS = {None: (), 'batch': ('gamma', 'beta', 'mean', 'variance'), 'l2': ('scale',)} # what normalisations store
 
 def layer_kinds(layer: Layer) -> dict[str, str]: # kind to canonical name

@@ -14,6 +14,8 @@ from .layers import NetworkConfig, Parameter, Row, row_parameters, row_sizes, si
 from .mobilenet import mobilenet_v2
 from .mobilenet_v3 import mobilenet_v3_large
 from .openimages import mobilenet_v2_openimages
+from .pyramid import mobilenet_v1_fpn
+from .resnet import resnet50_fpn
 from .vgg import vgg16
 
 # %% auto #0
@@ -23,7 +25,7 @@ __all__ = ['NETWORKS', 'STARTS', 'rows', 'parameters', 'count', 'multiplications
 # %% ../../nbs/2_network/09_table.ipynb #networks
 NETWORKS: dict[str, Callable[[NetworkConfig], Iterator[Row]]] = dict(
     mobilenet_v2=mobilenet_v2, mobilenet_v2_openimages=mobilenet_v2_openimages, vgg16=vgg16,
-    mobilenet_v3_large=mobilenet_v3_large)
+    mobilenet_v3_large=mobilenet_v3_large, mobilenet_v1_fpn=mobilenet_v1_fpn, resnet50_fpn=resnet50_fpn)
 
 @lru_cache(maxsize=16)
 def rows(cfg: NetworkConfig) -> tuple[Row, ...]:
