@@ -20,7 +20,7 @@ from .fields import Parser
 from .data import mindrecord
 from .data.dataset import data_sentence
 from .data.records import Dataset
-from .training.evaluation import detect_all, save_evaluation
+from .training.evaluation import detect_all, evaluation_due, save_evaluation
 from .training.report import learnt_mAP, write_report
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
@@ -33,8 +33,8 @@ from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 
 # %% auto #0
-__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluated_session', 'evaluate_now', 'evaluation_due', 'judge_epoch',
-           'finish_epoch', 'open_splits', 'begin', 'train_epochs', 'leave_report', 'train', 'train_parser', 'main']
+__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluated_session', 'evaluate_now', 'judge_epoch', 'finish_epoch', 'open_splits',
+           'begin', 'train_epochs', 'leave_report', 'train', 'train_parser', 'main']
 
 # %% ../nbs/8_training/06_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
@@ -99,13 +99,6 @@ def evaluate_now(session: Session, # in training
     return last.mAP > run.best
 
 # %% ../nbs/8_training/06_train.ipynb #cell-059
-def evaluation_due(cfg: SSDConfig, # eval_start_epoch, eval_interval
-                   number: int, # of the epoch, from 1
-                  ) -> bool:
-    "Whether an epoch is evaluated: from the first one on in equal steps, and the last in any case."
-    later = number - cfg.eval_start_epoch
-    return number == cfg.epoch_size or (later >= 0 and later % cfg.eval_interval == 0)
-
 def judge_epoch(session: Session, # in training
                 judge: Dataset, # to evaluate on
                 run: Run, # takes numbers and files
@@ -213,6 +206,13 @@ def leave_report(session: Session, # trained
         path = write_report(run, learn, judge, known)
     run.say(f'what to try next: {path}')
 
+# %% ../nbs/8_training/06_train.ipynb #joined
+def _joined(cfg: SSDConfig) -> Group:
+    "The devices that train together."
+    group = join(cfg.backend, cfg.device)
+    if cfg.device_num in (1, group.world): return group
+    raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
+
 # %% ../nbs/8_training/06_train.ipynb #train-code
 def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path of a data set, as `data`
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
@@ -224,9 +224,7 @@ def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path 
     if cfg.tensorboard: event_format() # is it installed?
     with Stop() as stop, ExitStack() as stack:
         with stop.anytime():
-            group = join(cfg.backend, cfg.device)
-            if cfg.device_num not in (1, group.world):
-                raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
+            group = _joined(cfg)
             headers = HeaderCache(Path(cfg.output_dir or 'runs/new').parent/'.headers.json') # beside the run
             cfg, learn, judge = open_splits(cfg, group, headers)
             check_batch(cfg)
@@ -253,8 +251,8 @@ HELP = '''Train a detector. The flags are grouped; each says what it does, its d
   python -m ssd_nb.train ... --amp bf16 --run_eval              half precision; evaluate while training
 
 Every run gets a folder of its own: config.yaml, last/best/epoch-N.safetensors, train.log, metrics.csv, curves.png,
-and from evaluations report.json, predictions.json, detections.png; at the end report.html, a page with all of it and
-with what to try next. SIGTERM and Ctrl-C save before they end the run.'''
+from evaluations report.json, predictions.json, detections.png, and at the end report.html: how it went, and what to try
+next. SIGTERM and Ctrl-C save before they end the run.'''
 
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
@@ -264,6 +262,7 @@ def train_parser() -> Parser:
                         help='go on with the interrupted run in this folder; its configuration is taken from there')
     return parser
 
+# %% ../nbs/8_training/06_train.ipynb #launch
 def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
     "Become the framework's launcher, which starts this command again in many processes."
     command = launcher(cfg.backend, cfg.device_num, 'ssd_nb.train')

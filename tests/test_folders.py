@@ -43,13 +43,15 @@ def test_a_path_is_enough(folder, tmp_path, monkeypatch, capsys):
     words = ' '.join(' '.join(Page((run.folder/'report.html').read_text(encoding='utf-8')).words).split())
     for text in ('What to try next', f'{run.steps[-1].mAP:.3f}', *NAMES, 'random at the start'): assert text in words
     kept = command('eval', '--checkpoint_path', run.folder, '--device', 'cpu', '--output_dir', 'eval')
-    assert float(re.search(r'mAP: (\S+)', kept.stdout)[1]) == pytest.approx(run.steps[-1].mAP, abs=1e-6) # the same split
+    again = float(re.search(r'mAP: (\S+)', kept.stdout)[1])
+    assert again == pytest.approx(run.steps[-1].mAP, abs=1e-6) # on the same split
 
 def test_background_pictures_are_learnt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder, counts = FOLDERS['yolo'](tmp_path/'pictures', 12), []
     monkeypatch.setattr('ssd_nb.train._greet', lambda run, place, images: counts.append(images))
-    for background in ('keep', 'drop'): train(folder, **QUICK | dict(epoch_size=1), background=background, run_eval=False)
+    once = QUICK | dict(epoch_size=1, run_eval=False)
+    for background in ('keep', 'drop'): train(folder, **once, background=background)
     assert counts == [12, 9] # every fourth has none
 
 def test_flags_give_way_to_nothing(folder, monkeypatch):
