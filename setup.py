@@ -10,7 +10,7 @@ cfg = config['DEFAULT']
 
 def listed(key): return cfg.get(key, '').split()
 
-EXTRAS = ('torch', 'mindspore', 'tensorboard', 'export', 'weights', 'demo', 'book', 'dev')
+EXTRAS = ('torch', 'mindspore', 'tensorboard', 'export', 'sliders', 'weights', 'demo', 'book', 'dev')
 extras = {name: listed(f'{name}_requirements') for name in EXTRAS}
 readme = here/'README.md'
 setup(

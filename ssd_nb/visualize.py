@@ -4,8 +4,11 @@
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-002
 from __future__ import annotations
+import importlib
+import inspect
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 import numpy as np
 from .captions import caption_texts, class_colour
 from .errors import later
@@ -20,7 +23,7 @@ colors, patches, patheffects = map(later, ('matplotlib.colors', 'matplotlib.patc
 
 # %% auto #0
 __all__ = ['artists', 'letters', 'colors', 'patches', 'patheffects', 'LINE_COLOURS', 'panels', 'draw_boxes', 'show_image',
-           'show_grid', 'running_mean', 'plot_lines', 'save_figure']
+           'show_grid', 'running_mean', 'plot_lines', 'with_sliders', 'save_figure']
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-004-2
 def panels(rows: int = 1, # axes below each other
@@ -194,6 +197,19 @@ def plot_lines(series: dict[str, tuple[Sequence[float], Sequence[float]]], # nam
     ax.set_title(title or '', fontsize=10)
     if len(series) > 1: ax.legend(frameon=False, fontsize=8)
     return ax.figure
+
+# %% ../nbs/0_tools/04_pictures.ipynb #sliders
+def with_sliders(draw: Callable[..., Figure], # makes the picture from numbers, each with a default
+                 **ranges: tuple[float, float, float], # of each number: lowest, highest, step
+                ) -> Any: # the sliders and the picture; the picture alone where ipywidgets is not installed
+    "A picture that follows a slider for each of its numbers."
+    if find_spec('ipywidgets') is None: return draw()
+    widgets = importlib.import_module('ipywidgets')
+    defaults = {name: number.default for name, number in inspect.signature(draw).parameters.items()}
+    sliders = {}
+    for name, (low, high, step) in ranges.items():
+        sliders[name] = widgets.FloatSlider(defaults[name], min=low, max=high, step=step, description=name)
+    return widgets.interactive(draw, {'auto_display': True}, **sliders)
 
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-043
 def save_figure(fig: Figure, # any matplotlib figure

@@ -19,6 +19,7 @@ def to_corners(yxhw: np.ndarray, # [..., 4] centre and size
     centre, half = yxhw[..., :2], yxhw[..., 2:]/2
     return np.concatenate([centre - half, centre + half], -1)
 
+# %% ../../nbs/1_boxes/02_coding.ipynb #to-centres
 def to_centres(yxyx: np.ndarray, # [..., 4] corners
               ) -> np.ndarray: # [..., 4] centre and size
     "`(y1, x1, y2, x2)` as `(cy, cx, h, w)`."

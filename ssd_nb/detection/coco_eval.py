@@ -54,6 +54,7 @@ def _objects(annotations: Sequence[dict], label_of: Mapping[int, int]) -> Object
     boxes = xyxy.astype(np.float32)
     return Objects(boxes, np.array(labels, np.int32), np.array(crowd, bool), np.array(difficult, bool))
 
+# %% ../../nbs/4_detection/02_coco_eval.ipynb #objects-by-image
 def objects_by_image(truth: Truth, # annotations and categories are read
                     ) -> dict[int, Objects]: # for each image id, also of images without objects
     "The objects of the wanted classes in each image."
@@ -69,6 +70,7 @@ def _xywh(xyxy: np.ndarray) -> np.ndarray:
     corners = np.asarray(xyxy, np.float64)
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
 
+# %% ../../nbs/4_detection/02_coco_eval.ipynb #to-coco-results
 def to_coco_results(detections: Mapping[int, Detections], # by image id
                     category_ids: Sequence[int], # of label 1, 2, ...
                    ) -> list[dict]: # image_id, category_id, bbox (x, y, width, height in pixels), score
@@ -183,6 +185,7 @@ def _check_images(detections: Mapping[int, Detections], truth: Truth) -> None:
         raise ValueError(f'detections for {len(strangers)} images that the data set does not have, '
                          f'such as image {strangers[0]!r}; do both belong to the same split?')
 
+# %% ../../nbs/4_detection/02_coco_eval.ipynb #evaluate
 def evaluate(detections: Mapping[int, Detections], # by image id; an image without an entry has none
              truth: Truth, # ground truth, classes and their category ids
              rules: SimpleNamespace = InferConfig().rules, # which images and categories count

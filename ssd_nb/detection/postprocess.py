@@ -53,6 +53,7 @@ class ScoreFunction(NamedTuple):
     value_of: Callable[[float], float | np.floating] # of a score
     scores: Callable[[np.ndarray], np.ndarray] # of values
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #log-score
 def log_score(score: float, # in 0..1
              ) -> np.float32: # minus infinity for 0
     "The logarithm of a score."

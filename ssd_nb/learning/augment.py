@@ -214,6 +214,7 @@ def colour_matrix(mean: np.ndarray, # [3] mean colour of the image
     added = np.full(3, brightness*(1 - contrast)*(GREY @ mean))
     return np.column_stack([brightness*contrast*colour, added])
 
+# %% ../../nbs/3_learning/05_augment.ipynb #change-colours
 def change_colours(image: np.ndarray, # [H, W, 3] uint8
                    brightness: float, # factor, 1 changes nothing
                    contrast: float, # factor, 1 changes nothing

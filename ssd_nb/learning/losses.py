@@ -39,6 +39,7 @@ def sigmoid(x: np.ndarray, # logits
     with np.errstate(over='ignore'): p = 1/(1 + np.exp(-x.astype(np.float64)))
     return p.astype(np.result_type(x, np.float32))
 
+# %% ../../nbs/3_learning/06_losses.ipynb #softplus
 def softplus(z: np.ndarray, # logits of being wrong
             ) -> np.ndarray: # >= 0
     "`ln(1 + exp(z))` without overflow: the cross entropy."
@@ -71,6 +72,7 @@ def smooth_l1(difference: np.ndarray, # predicted minus target
     d = np.abs(difference)
     return np.where(d < 1, d*d/2, d - .5)
 
+# %% ../../nbs/3_learning/06_losses.ipynb #box-loss
 def box_loss(locs: np.ndarray, # [B, N, 4] predicted
              target_locs: np.ndarray, # [B, N, 4] to be learnt
              labels: np.ndarray, # [B, N]; boxes with label 0 do not count
@@ -130,6 +132,7 @@ def log_softmax(logits: np.ndarray, # [..., classes]
     x = x - x.max(-1, keepdims=True) # exp cannot overflow now, and the result is the same
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
+# %% ../../nbs/3_learning/06_losses.ipynb #cross-entropy-2
 def cross_entropy(logits: np.ndarray, # [B, N, classes]
                   labels: np.ndarray, # [B, N] target class of each box
                  ) -> np.ndarray: # [B, N] >= 0
