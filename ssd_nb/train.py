@@ -177,6 +177,7 @@ def _greet(run: Run, place: Place, images: int) -> None:
                 f'with --pre_trained {run.folder}')
     elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
 
+# %% ../nbs/8_training/06_train.ipynb #cell-065-2
 def train_epochs(session: Session, # in training
                  loader: Loader, # batches
                  judge: Dataset | None, # to evaluate on
@@ -270,6 +271,7 @@ def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))
     os.execvp(command[0], [*command, *argv])
 
+# %% ../nbs/8_training/06_train.ipynb #launch-2
 def _given(args: Any) -> SSDConfig:
     "The configuration that the flags ask for."
     if args.resume: return resumed_config(Path(args.resume), args)
@@ -278,6 +280,7 @@ def _given(args: Any) -> SSDConfig:
     quiet = any(name in os.environ for name in LAUNCHED) # the launcher's process has said it
     return by_data_alone(values, quiet) if alone else config_from_args(args)
 
+# %% ../nbs/8_training/06_train.ipynb #launch-3
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.train`."

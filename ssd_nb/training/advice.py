@@ -38,6 +38,7 @@ class Facts:
     def scores(self) -> list[tuple[int, float]]: # epoch and mAP of each evaluation
         return [(s.epoch, s.mAP) for s in self.steps if s.mAP is not None]
 
+# %% ../../nbs/8_training/05b_advice.ipynb #facts-2
 @dataclass(frozen=True)
 class Advice:
     "One thing to try, and why."
@@ -52,6 +53,7 @@ def least_side(cfg: SSDConfig, # default boxes, match_threshold
     areas = default_boxes(cfg)[:, 2:].prod(1)
     return float(np.sqrt(cfg.match_threshold*areas.min()))*cfg.image_size
 
+# %% ../../nbs/8_training/05b_advice.ipynb #small-2
 def too_small(data: Dataset, # its records are read
               cfg: SSDConfig, # default boxes, match_threshold
              ) -> float: # in 0..1
@@ -80,6 +82,7 @@ def advise_on_losses(f: Facts) -> Iterator[Advice]:
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-length
 RISE, FALL = .01, .02 # mAP
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-length-2
 def advise_on_length(f: Facts) -> Iterator[Advice]:
     "On more epochs, or fewer."
     if not f.scores:
@@ -98,6 +101,7 @@ def advise_on_length(f: Facts) -> Iterator[Advice]:
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-gap
 GAP, LITTLE = .2, .3 # mAP
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-gap-2
 def advise_on_gap(f: Facts) -> Iterator[Advice]:
     "On learning by heart, and on not learning."
     if f.train_mAP is None or not f.scores: return
@@ -113,11 +117,13 @@ def advise_on_gap(f: Facts) -> Iterator[Advice]:
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-classes
 FEW = 20 # objects
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-classes-2
 def _listed_classes(names: Sequence[str], numbers: Mapping[str, int], most: int = 8) -> str:
     "Classes with a number each."
     shown = ', '.join(f'{name} ({numbers[name]})' for name in names[:most])
     return shown + (f' and {len(names) - most} more' if len(names) > most else '')
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-classes-3
 def advise_on_classes(f: Facts) -> Iterator[Advice]:
     "On classes with few objects, and on those that are never found."
     few = sorted((name for name, n in f.learnt.items() if n < FEW), key=lambda name: f.learnt[name])
@@ -136,6 +142,7 @@ def advise_on_classes(f: Facts) -> Iterator[Advice]:
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-sizes
 MANY_SMALL = .1 # fraction of the objects
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-sizes-2
 def advise_on_sizes(f: Facts) -> Iterator[Advice]:
     "On objects that are smaller than what the default boxes can match."
     if f.too_small <= MANY_SMALL: return
@@ -150,6 +157,7 @@ REMEDIES = {'missed': 'a lower --min_score when you predict; more epochs; more p
             'badly placed': 'more epochs; and look whether the boxes are drawn closely and all in the same way',
             'invented': 'pictures without objects that show what is mistaken; a higher --min_score when you predict'}
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-kinds-2
 def advise_on_mistakes(f: Facts) -> Iterator[Advice]:
     "On the most frequent kind of mistake."
     counts = {kind: f.kinds.get(kind, 0) for kind in MISTAKES}
@@ -162,6 +170,7 @@ def advise_on_mistakes(f: Facts) -> Iterator[Advice]:
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-start
 ENOUGH = 2000 # images
 
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-start-2
 def advise_on_start(f: Facts) -> Iterator[Advice]:
     "On trained weights to start from."
     if f.cfg.pre_trained or f.images >= ENOUGH: return

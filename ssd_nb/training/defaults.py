@@ -21,6 +21,7 @@ __all__ = ['LOOKS', 'START', 'fitting_batch', 'fitting_epochs', 'has_start', 'ch
 # %% ../../nbs/8_training/04b_defaults.ipynb #steps
 LOOKS = {True: 6000, False: 16000} # images in all epochs together: from trained weights, from random ones
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #steps-2
 def fitting_batch(images: int, # to learn from
                  ) -> int:
     "A power of two, at most 16 and at most a quarter of the images, at least 2."
@@ -28,6 +29,7 @@ def fitting_batch(images: int, # to learn from
     while size > 2 and size > images/4: size //= 2
     return size
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #steps-3
 def fitting_epochs(images: int, # to learn from
                    trained: bool, # start from trained weights
                   ) -> int: # 10 to 300
@@ -37,12 +39,14 @@ def fitting_epochs(images: int, # to learn from
 # %% ../../nbs/8_training/04b_defaults.ipynb #start
 START = 'openimages' # published weights for data of any kind
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #start-2
 def has_start() -> str:
     "'' if the weights are here or could be fetched, else the reason why not."
     try: get(START)
     except UserError as e: return str(e)
     return ''
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #start-3
 def chooses_network(given: dict[str, Any], # values by name
                    ) -> bool:
     "Whether the values say what the network is, or from which weights it starts."
@@ -58,6 +62,7 @@ class Choice:
     reason: str
     def __str__(self) -> str: return f'--{self.name} {str(self.value).lower()}: {self.reason}'
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #choices-2
 def suggested(images: int, # to learn from
               trained: bool, # start from trained weights
              ) -> list[Choice]:
@@ -111,6 +116,7 @@ def by_data_alone(values: dict[str, Any], # that were given, by name
     if not quiet: print('chosen for these data; give the flag to choose otherwise:', *lines, sep='\n  ', flush=True)
     return cfg
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #asked-2
 def asked_for(path: str | Path | None, # of a data set
               resume: str | Path | None, # folder of an interrupted run
               values: dict[str, Any], # by name; `preset` may be one of them

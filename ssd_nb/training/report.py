@@ -36,6 +36,7 @@ def html_text(value: Any) -> str:
     if isinstance(value, float): value = f'{value:.3f}'
     return html.escape(str(value))
 
+# %% ../../nbs/8_training/05c_report.ipynb #html-parts-2
 def html_table(head: Sequence[str], # titles of the columns
                rows: Iterable[Sequence[Any]], # cells
               ) -> str:
@@ -45,6 +46,7 @@ def html_table(head: Sequence[str], # titles of the columns
     lines = [''.join(map(cell, row)) for row in rows]
     return f'<table><tr>{titles}</tr>' + ''.join(f'<tr>{line}</tr>' for line in lines) + '</table>'
 
+# %% ../../nbs/8_training/05c_report.ipynb #html-parts-3
 def html_picture(fig: Picture, # finished
                  caption: str, # below it
                 ) -> str:
@@ -78,6 +80,7 @@ def read_predictions(path: Path, # predictions.json
         rows[d['image_id']].append((x, y, x + w, y + h, d['score'], label_of[d['category_id']]))
     return {image: _from_rows(found) for image, found in rows.items()}
 
+# %% ../../nbs/8_training/05c_report.ipynb #read-2
 def _from_rows(rows: list) -> Detections: # of six numbers each
     "Detections, the highest score first."
     table = np.array(rows, np.float64).reshape(-1, 6)
@@ -103,6 +106,7 @@ def part_of(data: Dataset, # any split
                  annotations=[a for a in data.ground_truth['annotations'] if a['image_id'] in ids])
     return replace(data, records=records, ground_truth=truth)
 
+# %% ../../nbs/8_training/05c_report.ipynb #sample-2
 def learnt_mAP(session: Session, # trained
                learn: Dataset, # what it was trained on
                cfg: SSDConfig, # protocol
@@ -133,9 +137,11 @@ MEASURES = {'AP': 'mAP (mean of IoU 0.50 to 0.95)', 'AP50': 'AP at IoU 0.50', 'A
             'APs': 'AP of small objects', 'APm': 'AP of medium objects', 'APl': 'AP of large objects',
             'AR100': 'average recall'}
 
+# %% ../../nbs/8_training/05c_report.ipynb #numbers-2
 def _dash(value: float) -> Any:
     return '-' if value < 0 else float(value)
 
+# %% ../../nbs/8_training/05c_report.ipynb #numbers-3
 def numbers_section(run: Run, # its numbers
                     facts: Facts, # of the run
                     stats: Mapping[str, Any], # of report.json; empty without an evaluation
@@ -187,6 +193,7 @@ STYLE = ('body{font:15px/1.5 system-ui,sans-serif;max-width:1250px;margin:2em au
          'text-align:left;border-bottom:1px solid #ddd;vertical-align:top}td.n{text-align:right}'
          'code,pre{background:#f3f3f3}pre{padding:.7em;overflow:auto}li{margin:.4em 0}')
 
+# %% ../../nbs/8_training/05c_report.ipynb #page-2
 def html_page(title: str, # of the page
               sections: Mapping[str, str], # heading: HTML
              ) -> str:
@@ -215,6 +222,7 @@ def _report_sections(run: Run, learn: Dataset, judge: Dataset | None, train_mAP:
             f'Departures from the preset {preset}': html_table(('number', 'preset', 'this run'), changes),
             'How to use it': f'<pre>{html_text(chr(10).join(use))}</pre>'}
 
+# %% ../../nbs/8_training/05c_report.ipynb #write-report-2
 def write_report(run: Run, # finished
                  learn: Dataset, # to learn from
                  judge: Dataset | None = None, # to evaluate on, if it was evaluated

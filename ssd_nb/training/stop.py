@@ -89,6 +89,7 @@ def _go_on(run: Run) -> str:
     how = 'go on' if saved else 'nothing was saved yet; begin again'
     return f'{how} with: python -m ssd_nb.train --resume {run.folder}'
 
+# %% ../../nbs/8_training/05_stop.ipynb #cell-064-2
 @contextmanager
 def last_words(run: Run) -> Iterator[None]:
     "Turn what ends a run into a sentence with the command that goes on."
