@@ -13,12 +13,16 @@ from safetensors.numpy import save_file
 from .backends.session import StateError, check_state
 from .backends.reference import from_reference, reference_config, to_reference
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
+from .boxes.default_boxes import BoxConfig, MapConfig
 from .errors import CheckpointError, ConfigError, plain_errors
+from .fields import own_fields
+from .networks.layers import NetworkConfig
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
 
 # %% auto #0
-__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'looks_like', 'save', 'load', 'load_ckpt', 'convert', 'contents_table', 'main']
+__all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'OF_THE_NETWORK', 'looks_like', 'save', 'is_foreign', 'load', 'load_ckpt',
+           'convert', 'contents_table', 'main']
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
@@ -35,7 +39,8 @@ def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
     except OSError: start = b'' # the reader has said why
     kind = next((kind for first, kind in FIRST_BYTES.items() if start.startswith(first)), '')
     what = f'this is {kind}' if kind else f'not a readable safetensors file ({why})'
-    return f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files"
+    return (f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files; "
+            'python -m ssd_nb.weights show FILE knows some others')
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-005
 FORMAT = 'ssd_nb/1' # written into every checkpoint
@@ -62,6 +67,14 @@ def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     if header.get('format') != FORMAT:
         raise CheckpointError(f'{path}: a safetensors file, but not a checkpoint of this library')
     return state, header
+
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #foreign
+def is_foreign(path: str | Path, # any file
+              ) -> bool:
+    "Whether it is a safetensors file that another library has written."
+    try:
+        with safe_open(path, framework='numpy') as f: return (f.metadata() or {}).get('format') != FORMAT
+    except (SafetensorError, OSError): return False
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #load
 def load(path: str | Path, # a checkpoint, or a run folder; *.ckpt is one of the reference's
@@ -112,10 +125,12 @@ def contents_table(path: str | Path, # .ckpt or .safetensors
 PURPOSE = '''convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.
 A .ckpt holds no configuration: flags or a preset say what its network is, if not one of the reference's.'''
 
+OF_THE_NETWORK = [f.name for group in (NetworkConfig, BoxConfig, MapConfig) for f in own_fields(group)]
+
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.checkpoint`."
-    parser = make_parser('python -m ssd_nb.checkpoint', PURPOSE)
+    parser = make_parser('python -m ssd_nb.checkpoint', PURPOSE, shown=OF_THE_NETWORK)
     parser.add_argument('action', choices=('convert', 'show'))
     parser.add_argument('files', nargs='+', metavar='FILE')
     with plain_errors():

@@ -16,7 +16,7 @@ __all__ = ['COMMANDS', 'MODULES', 'overview', 'command', 'main']
 # %% ../nbs/9_use/05_cli.ipynb #cell-005
 COMMANDS = dict(
     demo='published weights look at photographs',
-    data='check a data set before it is learnt: data check ...',
+    data='your own data set: data check, show, convert, split PATH',
     train='train a detector, or go on with an interrupted run',
     eval='measure a checkpoint: COCO metrics, predictions, pictures',
     predict='detect objects in your own images',

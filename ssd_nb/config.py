@@ -8,7 +8,7 @@ import argparse
 import typing
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Collection, Iterable, Sequence
 import yaml
 from .boxes.default_boxes import BoxConfig, MapConfig
 from .boxes.matching import MatchConfig
@@ -115,7 +115,7 @@ def check_together(cfg: SSDConfig) -> None:
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032
 PYRAMID = dict(image_shape=(640, 640), first_stride=8, steps=(), box_layout='retina', aspect_ratios=((2,),)*5,
-    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_init=.01333, lr_end_rate=0.) # RetinaNet's boxes and loss
+    scales=(.05, .1, .2, .4, .8, 1.6), alpha=.25, lr_end_rate=0.) # RetinaNet's boxes and loss
 
 # %% ../nbs/5_numbers/01_config.ipynb #presets
 PRESETS: dict[str, dict[str, Any]] = dict(
@@ -204,6 +204,7 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
                 description: str, # what it does
                 presets: bool = True, # may start from a preset; else from what the command already has
                 path: bool = False, # may begin with the path of a data set, for `--data`
+                shown: Collection[str] | None = None, # fields that `--help` lists; none: all
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
     p = Parser(prog=prog, description=description, allow_abbrev=False,
@@ -217,17 +218,17 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
     p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
     for group in GROUPS:
         g = p.add_argument_group(group.__doc__)
-        for f in own_fields(group): _add_flag(g, f)
+        for f in own_fields(group): _add_flag(g, f, shown is None or f.name in shown)
     return p
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-038-2
-def _add_flag(group: Any, f: Field) -> None:
+def _add_flag(group: Any, f: Field, shown: bool) -> None:
     "One flag; `--flag` alone means true for a switch."
-    shown = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
-    help = f.metadata['help'] + (f' [{shown}]' if shown not in ('', None) else '')
+    default = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
+    help = f.metadata['help'] + (f' [{default}]' if default not in ('', None) else '')
     switch = dict(nargs='?', const='true') if 'bool' in str(f.type) else {}
     group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f),
-                       help=help.replace('%', '%%'), **switch)
+                       help=help.replace('%', '%%') if shown else argparse.SUPPRESS, **switch)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-038-3
 def _placeholder(f: Field) -> str:

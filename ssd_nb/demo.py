@@ -7,12 +7,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Sequence
 import numpy as np
-from .config import config_from_args, make_parser
-from .detection.postprocess import Detections
+from .config import config_from_args
+from .detection.detections import Detections
 from .errors import optional, plain_errors
 from .fields import Parser
 from .files import next_folder
-from .predict import detect_files, image_files, make_detector, pixels, predict
+from .detector import image_files, make_detector
+from .images import pixels
+from .predict import detect_files, images_parser, predict
 from .visualize import panels, save_figure, show_image
 from .weights import load
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
@@ -48,14 +50,11 @@ def page_of(images: Sequence[np.ndarray], # [H, W, 3] uint8 RGB, of any sizes
 
 # %% ../nbs/9_use/07_demo.ipynb #run
 def demo_parser() -> Parser:
-    "All flags of the configuration, and images."
-    parser = make_parser('python -m ssd_nb.demo',
+    "The flags that matter for looking at images, and the images."
+    return images_parser('python -m ssd_nb.demo',
         'Detect objects with published weights: a picture of each image, and one of all.\n'
         'Without images: those that scikit-image carries. What is not given is taken from the weights, but for\n'
-        f'--min_score, which is {SURE} here.',
-        presets=False)
-    parser.add_argument('images', nargs='*', metavar='IMAGE', help='image file, folder, or pattern in quotation marks')
-    return parser
+        f'--min_score, which is {SURE} here.', nargs='*')
 
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = demo_parser().parse_args(argv)
         paths = image_files(args.images) if args.images else photographs()
-        state, trained, about = load(getattr(args, 'checkpoint_path', 'openimages'))
+        state, trained, about = load(getattr(args, 'checkpoint_path', 'openimages'), whole=True)
         cfg = config_from_args(args, trained.replace(min_score=SURE, output_dir=''))
         detector = make_detector(state, cfg, about)
         folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'demo')

@@ -12,12 +12,13 @@ from .backends.session import Alone, Group, Session, for_inference, join, make_s
 from .weights import find_checkpoint, load
 from .detection.coco_eval import Report, class_table, evaluate, format_report
 from .detection.voc_eval import voc_scores
-from .config import SSDConfig, config_from_args, make_parser
+from .config import DataConfig, DataRules, SSDConfig, config_from_args, make_parser
 from .errors import plain_errors
-from .fields import Parser
+from .fields import Numbers, Parser, own_fields
 from .data.dataset import settled
 from .data.records import Dataset
-from .detection.postprocess import Detections
+from .detection.detections import Detections
+from .detection.postprocess import InferConfig
 from .data.mindrecord import open_data
 from .visualize import save_figure
 from .training.evaluation import (
@@ -25,8 +26,8 @@ from .training.evaluation import (
 from .files import next_folder
 
 # %% auto #0
-__all__ = ['QUIRKS', 'voc_table', 'variants', 'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation', 'tell_results',
-           'run_eval', 'eval_parser', 'main']
+__all__ = ['QUIRKS', 'NAMES', 'SHOWN', 'voc_table', 'variants', 'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation',
+           'tell_results', 'run_eval', 'eval_parser', 'main']
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-044
 def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
@@ -159,12 +160,15 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
     return results
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-064
+NAMES = [f.name for group in (DataConfig, DataRules, InferConfig, Numbers) for f in own_fields(group)]
+SHOWN = (*NAMES, 'backend', 'device', 'device_num', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir')
+
 def eval_parser() -> Parser:
-    "All flags of the configuration, and those of evaluation alone."
+    "The flags that matter for evaluation; others of the configuration are understood, and change nothing."
     parser = make_parser('python -m ssd_nb.eval',
         'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
         'checkpoint: network, classes, data set. --protocol both judges one pass over the images by both protocols.',
-        presets=False, path=True)
+        presets=False, path=True, shown=SHOWN)
     group = parser.add_argument_group('evaluation alone')
     group.add_argument('--quirks', action='store_true',
                        help='both protocols, and what each rule of the reference changes alone')
@@ -181,7 +185,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         both = getattr(args, 'protocol', '') == 'both'
         if both: del args.protocol # a way to evaluate, not a protocol
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', ''))
-        state, trained, _ = load(checkpoint)
+        state, trained, _ = load(checkpoint, whole=True)
         cfg = settled(config_from_args(args, trained.replace(output_dir='')))
         run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
 

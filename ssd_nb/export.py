@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         args = make_export_parser().parse_args(argv)
         checkpoint, backend = find_checkpoint(args.checkpoint), BACKENDS[args.format]
-        state, cfg, _ = load(checkpoint)
+        state, cfg, _ = load(checkpoint, whole=True)
         ending = '-decoded' if args.decoded else ''
         path = Path(args.output or checkpoint.with_name(f'{checkpoint.stem}{ending}.{args.format}'))
         session = make_session(backend, cfg, training=False, device='cpu')

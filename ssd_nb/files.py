@@ -5,14 +5,16 @@
 # %% ../nbs/0_tools/02_files.ipynb #cell-002
 from __future__ import annotations
 import os
+import sys
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator
-from .errors import ConfigError
+from typing import Any, Iterator
+from .errors import ConfigError, DataError
 
 # %% auto #0
-__all__ = ['replacing', 'next_folder']
+__all__ = ['replacing', 'locked', 'next_folder']
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-003
 @contextmanager
@@ -29,6 +31,36 @@ def replacing(path: str | Path, # file to be written
         os.chmod(name, 0o644) # mkstemp makes files that only their owner can read
         os.replace(name, path)
     finally: Path(name).unlink(missing_ok=True)
+
+# %% ../nbs/0_tools/02_files.ipynb #locked
+@contextmanager
+def locked(path: Path, # a file that need not exist; removed at the end
+           patience: float = 6*3600, # seconds
+          ) -> Iterator[None]:
+    "Only one process at a time is inside. Raises `DataError` after `patience` seconds of waiting."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    end, told = time.monotonic() + patience, False
+    while (file := _hold(path)) is None:
+        if not told: print(f'waiting for another process that holds {path}', file=sys.stderr)
+        told = True
+        if time.monotonic() > end:
+            raise DataError(f'{path}: another process has held this lock for {patience:.0f} s; '
+                            'see what it does, or end it')
+        time.sleep(.2)
+    with file:
+        try: yield
+        finally: path.unlink()
+
+def _hold(path: Path) -> Any:
+    "The lock's open file; None if another process holds it."
+    import fcntl # Unix alone has it
+    file = open(path, 'w', encoding='utf-8')
+    with suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # its last holder may just have removed it
+        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
+    file.close()
+    return None
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-041
 def next_folder(stem: str | Path, # e.g. runs/shapes

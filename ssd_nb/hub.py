@@ -9,7 +9,7 @@ from typing import Any
 from .backends.session import for_inference, make_session
 from .weights import find_checkpoint, load
 from .config import SSDConfig, make_config
-from .predict import Detector, load_detector
+from .detector import Detector, load_detector
 
 # %% auto #0
 __all__ = ['network', 'ssd300_mobilenet_v2', 'tiny', 'detector', 'create_network']
@@ -22,7 +22,7 @@ def network(backend: str, # 'torch' or 'mindspore'
            ) -> Any: # the framework's own module: images [B, S, S, 3] to locs [B, N, 4], logits [B, N, classes]
     "A network for inference on the CPU. Raises `ConfigError` for an unknown name, `CheckpointError` for a bad file."
     cfg, state = SSDConfig.preset(name), None
-    if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint))
+    if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint), whole=True)
     cfg = make_config(changes, cfg)
     session = make_session(backend, cfg, training=False, device='cpu')
     if state: session.set_state(for_inference(state))

@@ -14,7 +14,7 @@ from .errors import DataError, later
 cv2, Image, ImageOps = later('cv2'), later('PIL.Image'), later('PIL.ImageOps') # loaded with the first image
 
 # %% auto #0
-__all__ = ['cv2', 'Image', 'ImageOps', 'image_bytes', 'shrink', 'pixels_of', 'load_image', 'image_size']
+__all__ = ['cv2', 'Image', 'ImageOps', 'AnyImage', 'image_bytes', 'shrink', 'pixels_of', 'load_image', 'image_size', 'pixels']
 
 # %% ../nbs/0_tools/05_images.ipynb #cell-008
 def image_bytes(image: Path | bytes) -> bytes: # an encoded image file
@@ -91,3 +91,21 @@ def image_size(image: Path | bytes) -> tuple[int, int]: # height, width in pixel
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
             width, height = opened.size
             return (width, height) if opened.getexif().get(0x0112, 1) >= 5 else (height, width)
+
+# %% ../nbs/0_tools/05_images.ipynb #any-image
+AnyImage = Any # a file's path, a picture of Pillow's, or uint8 pixels
+
+# %% ../nbs/0_tools/05_images.ipynb #pixels
+def pixels(image: AnyImage, # of any size
+          ) -> np.ndarray: # [H, W, 3] uint8 RGB
+    "The pixels of an image as a viewer shows them. Raises `DataError` for a bad file, ValueError for a bad array."
+    if isinstance(image, (str, Path)): return load_image(Path(image))
+    if isinstance(image, Image.Image): return pixels_of(image)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f'an image is a path, a PIL image or an array, not {type(image).__name__}')
+    rgb = image.ndim == 3 and image.shape[2] == 3
+    grey, transparent = image.ndim == 2, image.ndim == 3 and image.shape[2] == 4
+    if image.dtype != np.uint8 or not image.size or not (rgb or grey or transparent):
+        kinds = '[H, W, 3], [H, W] or [H, W, 4]'
+        raise ValueError(f'an image is a uint8 array {kinds}, not {image.dtype} {list(image.shape)}')
+    return image if rgb else pixels_of(Image.fromarray(image))

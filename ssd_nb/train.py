@@ -21,10 +21,11 @@ from .data import mindrecord
 from .data.dataset import data_sentence
 from .data.records import Dataset
 from .training.evaluation import detect_all, evaluation_due, save_evaluation
-from .training.report import learnt_mAP, write_report
+from .training.report import evaluated_session, leave_report
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
 from .training.defaults import asked_for, by_data_alone
+from .training.folded import comes_folded, measure_norms
 from .training.start import continues, pretrained_state, run_rates
 from .training.stop import check_finite, last_words, leave_if_asked, Stop, Stopped
 from .training.run import (
@@ -33,8 +34,8 @@ from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 
 # %% auto #0
-__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluated_session', 'evaluate_now', 'judge_epoch', 'finish_epoch', 'open_splits',
-           'begin', 'train_epochs', 'leave_report', 'train', 'train_parser', 'main']
+__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'judge_epoch', 'finish_epoch', 'open_splits', 'begin',
+           'train_epochs', 'train', 'train_parser', 'main']
 
 # %% ../nbs/8_training/06_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
@@ -72,16 +73,6 @@ def after_step(session: Session, # in training
     due = every and number % every == 0
     if due or signum: save_run(run, session, Place(epoch*per_epoch + number, per_epoch))
     if signum: raise Stopped('', signum)
-
-# %% ../nbs/8_training/06_train.ipynb #averaged
-def evaluated_session(session: Session, # in training
-                      cfg: SSDConfig, # ema
-                     ) -> Session:
-    "The session that is evaluated: with moving averages instead of the weights, if there are any."
-    if not cfg.ema: return session
-    averaged = make_session(cfg.backend, cfg, training=False)
-    averaged.set_state(session.get_state())
-    return averaged
 
 # %% ../nbs/8_training/06_train.ipynb #cell-058
 def evaluate_now(session: Session, # in training
@@ -193,20 +184,6 @@ def train_epochs(session: Session, # in training
         if now.start < count: end_epoch(run, session, seconds, count - now.start)
         finish_epoch(session, judge, run, epoch, count, stop)
 
-# %% ../nbs/8_training/06_train.ipynb #leave-report
-def leave_report(session: Session, # trained
-                 learn: Dataset, # what it has learnt
-                 judge: Dataset | None, # what it was evaluated on
-                 run: Run, # at its end
-                 stop: Stop, # obeyed at once: nothing would be lost
-                ) -> None:
-    "Write report.html, and say where it is."
-    if not run.writes: return
-    with stop.anytime():
-        known = learnt_mAP(evaluated_session(session, run.cfg), learn, run.cfg) if judge else None
-        path = write_report(run, learn, judge, known)
-    run.say(f'what to try next: {path}')
-
 # %% ../nbs/8_training/06_train.ipynb #joined
 def _joined(cfg: SSDConfig) -> Group:
     "The devices that train together."
@@ -231,6 +208,7 @@ def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path 
             check_batch(cfg)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
             run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
+            if not place.step and comes_folded(cfg): run.say(measure_norms(session, learn, cfg))
             run.category_ids = learn.category_ids
             if run.writes: headers.save() # only now that there is a run, so that a mistake leaves nothing behind
         stack.enter_context(last_words(run))

@@ -83,6 +83,17 @@ def test_every_command_is_there(name, capsys):
     with pytest.raises(SystemExit) as e: sys.exit(cli.main(words))
     assert not e.value.code and f'python -m ssd_nb.{name}' in capsys.readouterr().out
 
+@pytest.mark.parametrize('name, shown, hidden', [
+    ('predict', ('min_score', 'tta', 'agnostic_nms', 'format', 'frames'), ('lr', 'epoch_size', 'dataset', 'gamma')),
+    ('demo', ('min_score', 'tta'), ('lr', 'dataset', 'frames')),
+    ('eval', ('dataset', 'protocol', 'quirks', 'tta', 'every_image'), ('lr', 'augment', 'freeze_layer')),
+    ('checkpoint', ('class_num', 'stem_channels'), ('lr', 'nms_threshold', 'dataset')),
+    ('train', ('lr', 'dataset', 'nms_threshold', 'class_num'), ())])
+def test_help_lists_what_matters(name, shown, hidden, capsys):
+    with pytest.raises(SystemExit): cli.main([name, '--help'])
+    words = capsys.readouterr().out.split()
+    assert all(f'--{flag}' in words for flag in shown) and not any(f'--{flag}' in words for flag in hidden)
+
 def test_the_installed_name_points_here():
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')

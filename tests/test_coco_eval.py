@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from conftest import detections, made_up, perfect
 from ssd_nb.detection.coco_eval import (
-    STATS, Truth, class_table, evaluate, evaluated_images, format_report, objects_by_image, pr_curve,
-    to_coco_results)
+    STATS, Truth, class_table, evaluate, evaluated_images, format_report, objects_by_image, pr_curve, to_coco_results)
 from ssd_nb.detection.postprocess import Detections
 from ssd_nb.detection.voc_eval import voc_scores
 from ssd_nb.config import SSDConfig

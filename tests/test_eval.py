@@ -16,7 +16,7 @@ from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import evaluate_by, main, variants
 from ssd_nb.training.evaluation import (
     MOST, confident, count_kinds, curves_picture, detect_all, detect_by, kinds_by_image, rank_images, review_picture)
-from ssd_nb.detection.postprocess import Detections
+from ssd_nb.detection.detections import Detections
 from ssd_nb.learning.shapes import write_shapes
 
 RULES = {name: SSDConfig(protocol=name).rules for name in ('standard', 'reference')}

@@ -69,6 +69,37 @@ def write_txt(root: Path) -> SSDConfig:
     return replace(SMALL, dataset='txt', anno_path=root/'train.txt', val_anno_path=root/'val.txt')
 
 
+def write_yolo(root: Path) -> SSDConfig:
+    for split in ('train', 'val'):
+        for name, objects in OBJECTS.items():
+            draw(root/'images'/split/name)
+            rows = [f'{c - 1} {(x1 + x2)/2/W} {(y1 + y2)/2/H} {(x2 - x1)/W} {(y2 - y1)/H}\n'
+                    for x1, y1, x2, y2, c in objects]
+            path = (root/'labels'/split/name).with_suffix('.txt')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(''.join(rows))
+    (root/'data.yaml').write_text('path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  1: dog\n')
+    return replace(SMALL, dataset='yolo', data=root)
+
+
+def write_csv(root: Path) -> SSDConfig:
+    for name in OBJECTS: draw(root/'pictures'/name)
+    for split in ('train', 'val'):
+        rows = [f'{name},{W},{H},{NAMES[c - 1]},{x1},{y1},{x2},{y2}'
+                for name, objects in OBJECTS.items() for x1, y1, x2, y2, c in objects]
+        (root/f'{split}.csv').write_text('\n'.join(['filename,width,height,class,xmin,ymin,xmax,ymax', *rows]) + '\n')
+    return replace(SMALL, dataset='csv', data=root)
+
+
+def write_heap(root: Path) -> SSDConfig:
+    "YOLO's files without splits: some of the pictures are kept for evaluation, whatever is damaged."
+    cfg = write_yolo(root)
+    for path in [*(root/'images').rglob('*.jpg'), *(root/'labels').rglob('*.txt')]:
+        path.rename(path.parent.parent/f'{path.parent.name} {path.name}')
+    (root/'data.yaml').write_text('names: [cat, dog]\ntrain: images\n')
+    return replace(cfg, dataset='auto')
+
+
 def change(cfg: SSDConfig, edit, split='train') -> None:
     "Edit the lists of a COCO split."
     path = Path(cfg.coco_root)/'annotations'/f'instances_{split}.json'
@@ -485,7 +516,7 @@ def trained(cfg: SSDConfig, folder: Path) -> str:
     return ''
 
 
-@pytest.mark.parametrize('write', [write_coco, write_voc, write_txt])
+@pytest.mark.parametrize('write', [write_coco, write_voc, write_txt, write_yolo, write_csv, write_heap])
 def test_any_damage_ends_in_a_finding_and_never_in_a_traceback(tmp_path, stub, write):
     "The doctor and a whole training agree on each of them."
     cfg, runs = replace(write(tmp_path/'data'), **EPOCH), tmp_path/'runs'

@@ -126,7 +126,7 @@ def test_a_report_that_cannot_be_written_says_how_to_go_on(tmp_path, monkeypatch
     folder = FOLDERS['labelimg'](tmp_path/'pictures', 10)
     def full(*args, **kwargs): raise OSError(28, 'No space left on device', 'run/report.html')
     with monkeypatch.context() as patch:
-        patch.setattr('ssd_nb.train.write_report', full)
+        patch.setattr('ssd_nb.training.report.write_report', full)
         with pytest.raises(UserError, match='report.html: No space left on device.*--resume run'):
             train(folder, output_dir='run', **QUICK)
     assert not Path('run/report.html').exists() and train(resume='run').steps

@@ -56,6 +56,13 @@ main('--preset tiny --coco_root d --batch_size 2 --backend {missing} --output_di
     assert f"pip install 'ssd_nb[{missing}]'" in done.stderr
 
 @pytest.mark.parametrize('missing', sorted(BOTH))
+def test_it_is_said_before_any_work(missing, tmp_path):
+    code = f"from ssd_nb.train import main; main('--preset tiny --backend {missing}'.split())"
+    done = run(code, missing, tmp_path)
+    assert done.returncode == 2 and f"pip install 'ssd_nb[{missing}]'" in done.stderr, done.stderr
+    assert [p.name for p in tmp_path.iterdir() if p.name != '__pycache__'] == [f'{missing}.py'] # no scenes were drawn
+
+@pytest.mark.parametrize('missing', sorted(BOTH))
 def test_the_other_one_trains(missing, tmp_path):
     other, = BOTH - {missing}
     if BLOCKED == other: pytest.skip(f'needs {other}, which is blocked')

@@ -1,22 +1,28 @@
 "Prediction: any image in, the pixels and the answers of evaluation out; files, mistakes and the command."
 from __future__ import annotations
-import json, os
+import json, os, subprocess, sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 from conftest import BACKEND, command, lively_session
+import ssd_nb
+from ssd_nb.backends.families import COCO_CLASSES, COCO_IDS
 from ssd_nb.checkpoint import save
 from ssd_nb.config import SSDConfig
-from ssd_nb.errors import DataError, UserError
+from ssd_nb.errors import ConfigError, DataError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
-from ssd_nb.predict import (
-    COCO_CLASSES, COCO_IDS, detect, detect_files, image_files, load_detector, main, names_and_ids, number_images,
-    pixels, predict, square)
+from ssd_nb.detector import detect, image_files, load_detector, names_and_ids, square
+from ssd_nb.images import pixels
+from ssd_nb.predict import detect_files, main, number_images, predict
+from ssd_nb.learning.drawings import CLASSES
 from ssd_nb.learning.shapes import write_shapes
+from ssd_nb.video import frames_of, opened
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -117,6 +123,166 @@ def test_what_is_no_image_is_passed_over(checkpoint, tmp_path, capsys):
     with pytest.raises(DataError, match='d.txt'): detect(folder/'d.txt', checkpoint)
     both = [found for _, found in detect_files([folder/'d.txt', folder/'a.png'], detector)]
     assert [type(found).__name__ for found in both] == ['DataError', 'Detections']
+
+def film(path, frames=6, size=(64, 48)):
+    "A short film of noise."
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, size)
+    rng = np.random.default_rng(0)
+    for _ in range(frames): writer.write(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+    writer.release()
+    return path
+
+@pytest.fixture(scope='module')
+def inputs(cfg, checkpoint, tmp_path_factory):
+    "Everything that a command line of the tables below may name."
+    folder = mixed_folder(tmp_path_factory.mktemp('inputs')/'mixed')
+    whole = film(folder.parent/'film.mp4')
+    (folder.parent/'cut.mp4').write_bytes(whole.read_bytes()[:900])
+    (folder.parent/'empty.avi').touch()
+    (folder.parent/'words.mov').write_text('no film', encoding='utf-8')
+    (folder.parent/'bare').mkdir()
+    (folder.parent/'net.safetensors').write_bytes(checkpoint.read_bytes())
+    (folder.parent/'half.safetensors').write_bytes(checkpoint.read_bytes()[:5000])
+    (folder.parent/'torch.pth').write_bytes(b'PK\x03\x04' + b'1'*99)
+    return folder.parent
+
+MISTAKES = [ # arguments of `predict`, and what the sentence must say
+    ('no.jpg', 'no.jpg: no such file or folder'),
+    ('mixed/no*.jpg', 'no file fits it as a pattern'),
+    ('bare', 'bare: the folder holds no files'),
+    ('no.mp4', 'no.mp4: no such file'),
+    ('cut.mp4', 'cut.mp4: not a readable video; is it whole'),
+    ('empty.avi', 'empty.avi: not a readable video'),
+    ('words.mov', 'words.mov: not a readable video'),
+    ('film.mp4 cut.mp4', 'cut.mp4: not a readable video'),
+    ('camera:77', 'camera:77: there is no such camera'),
+    ('camera:front', 'camera:front: which camera? give its number'),
+    ('mixed/[bcd].*', 'none of the 3 files is an image'),
+    ('mixed --checkpoint_path no.safetensors', 'no.safetensors: no such checkpoint'),
+    ('mixed --checkpoint_path openimags', 'did you mean openimages?'),
+    ('mixed --checkpoint_path half.safetensors', 'half.safetensors: '),
+    ('mixed --checkpoint_path torch.pth', 'torch.pth: '),
+    ('mixed --checkpoint_path bare', 'last.safetensors: no such checkpoint'),
+    ('mixed --min_score hous=.5', "min_score: no class 'hous'; did you mean house?; there are house, tree, "),
+    ('mixed --min_score house=.5,house=.6', 'min_score: house stands twice'),
+    ('mixed --min_score .5,.6', 'min_score: a number for all others stands twice'),
+    ('mixed --min_score house=', "min_score: '' is no number from 0 to 1"),
+    ('mixed --min_score tree=high', "min_score: 'high' is no number from 0 to 1"),
+    ('mixed --min_score 1.5', "min_score: '1.5' is no number from 0 to 1"),
+    ('mixed --min_score nan', "min_score: 'nan' is no number from 0 to 1"),
+    ('mixed --nms_threshold 2', 'nms_threshold: 2.0 is above the greatest possible value'),
+    ('mixed --max_boxes 0', 'max_boxes: 0 is below the least possible value'),
+    ('mixed --tta twice', "tta: 'twice' is not one of none, flip"),
+    ('mixed --agnostic_nms maybe', "agnostic_nms: 'maybe' is not"),
+    ('mixed --frames -1', 'frames: -1 is below the least possible value'),
+    ('mixed --frames many', 'argument --frames: invalid int value'),
+    ('mixed --format xml', "argument --format: invalid choice: 'xml'"),
+    ('mixed --backend jax', "backend: 'jax' is not one of"),
+    ('mixed --batch_size 0', 'batch_size: 0 is below the least possible value'),
+    ('mixed --class_num 3', 'class_num: 3 does not fit'),
+    ('mixed/a.png --output_dir mixed', 'the picture would replace'),
+    ('film.mp4 --output_dir .', 'the film would replace'),
+    ('mixed --output_dir film.mp4', 'film.mp4'),
+    ('mixed --config no.yaml', 'no.yaml: cannot be read as a YAML file')]
+
+@pytest.mark.parametrize('words, message', MISTAKES)
+def test_mistakes_name_place_and_remedy(words, message, inputs, monkeypatch, capsys):
+    "One sentence, status 2, and nothing is written."
+    monkeypatch.chdir(inputs)
+    before = sorted(inputs.rglob('*'))
+    args = words.split()
+    if '--checkpoint_path' not in args: args += ['--checkpoint_path', 'net.safetensors']
+    if '--output_dir' not in args: args += ['--output_dir', 'out']
+    with pytest.raises(SystemExit) as e: main(args)
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and message in err and 'Traceback' not in err, err
+    assert sorted(inputs.rglob('*')) == before
+
+def test_films_are_looked_at_frame_by_frame(inputs, tmp_path, capsys):
+    args = ['--checkpoint_path', str(inputs/'net.safetensors'), '--min_score', '.02', '--max_boxes', '3']
+    main([str(inputs/'film.mp4'), str(inputs/'mixed'/'a.png'), *args, '--output_dir', str(tmp_path), '--frames', '4'])
+    said = capsys.readouterr().out
+    assert '4 frames at ' in said and ' frames per second' in said and '1 image, ' in said
+    names = {'film.mp4', 'film-frames.json', 'a.png', 'predictions.json'}
+    assert {p.name for p in tmp_path.iterdir()} == names
+    rows = json.loads((tmp_path/'film-frames.json').read_text(encoding='utf-8'))
+    assert {row['frame'] for row in rows} <= {0, 1, 2, 3} and all(row['seconds'] == row['frame']/10 for row in rows)
+    with opened(tmp_path/'film.mp4') as capture: frames = list(frames_of(capture))
+    assert [frame.shape for frame in frames] == [(48, 64, 3)]*4
+    detector = load_detector(inputs/'net.safetensors', min_score=.02, max_boxes=3)
+    with opened(inputs/'film.mp4') as capture: wanted = detect(list(frames_of(capture))[:4], detector)
+    found = [sum(row['frame'] == k for row in rows) for k in range(4)]
+    assert found == [len(d) for d in wanted] and sum(found)
+
+@pytest.mark.parametrize('format, ending', [('yolo', '.txt'), ('voc', '.xml')])
+def test_label_files_say_what_predictions_say(format, ending, inputs, tmp_path):
+    args = ['--checkpoint_path', str(inputs/'net.safetensors'), '--min_score', '.02', '--max_boxes', '5']
+    main([str(inputs/'mixed'), *args, '--output_dir', str(tmp_path), '--format', format])
+    rows = predictions(tmp_path)
+    for stem, name in (('a', 'a.jpg'), ('a-2', 'a.png')):
+        boxes = np.array([row['bbox'] for row in rows if row['file_name'] == name])
+        text = (tmp_path/f'{stem}{ending}').read_text(encoding='utf-8')
+        if format == 'yolo':
+            lines = np.array([line.split() for line in text.splitlines()], float)
+            read = np.concatenate([lines[:, 1:3] - lines[:, 3:]/2, lines[:, 3:]], 1)*60
+        else:
+            corners = [[float(side.text) for side in box] for box in ET.fromstring(text).iter('bndbox')]
+            read = np.array(corners) - np.array([[0, 0, *c[:2]] for c in corners])
+        assert np.allclose(read, boxes, atol=.03)
+    if format == 'yolo': assert (tmp_path/'classes.txt').read_text(encoding='utf-8').split() == list(CLASSES)
+    again = [str(inputs/'mixed'), *args, '--output_dir', str(tmp_path), '--format', format]
+    with pytest.raises(SystemExit): main(again) # labels are never replaced
+
+def test_scores_by_class_are_what_a_filter_leaves(checkpoint):
+    "Class by class, a threshold before NMS and one after it leave the same boxes."
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 90, 90, 3), np.uint8))
+    every = detect(images, checkpoint, min_score=.01, max_boxes=10000)
+    floors = {'house': .2, 'tree': .9, '': .05}
+    some = detect(images, checkpoint, min_score=floors, max_boxes=10000)
+    for found, kept in zip(every, some):
+        least = np.array([floors.get(CLASSES[label - 1], .05) for label in found.labels])
+        wanted = found.keep(found.scores > least)
+        assert np.array_equal(wanted.boxes, kept.boxes) and np.array_equal(wanted.labels, kept.labels)
+    assert sum(map(len, some)) and sum(map(len, some)) < sum(map(len, every))
+
+def test_the_mirror_is_joined_before_nms(checkpoint):
+    "Two looks at an image and its mirror image find the mirrored boxes of each other."
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    detector = load_detector(checkpoint, min_score=.05, tta='flip')
+    here, there = detector([image, np.ascontiguousarray(image[:, ::-1])])
+    assert len(here) and np.allclose(here.scores, there.scores, atol=1e-4)
+    mirrored = there.boxes[:, [2, 1, 0, 3]]*(-1, 1, -1, 1) + (128, 0, 128, 0)
+    assert np.allclose(mirrored, here.boxes, atol=.1)
+    once, = detect(image, checkpoint, min_score=.05)
+    assert here.scores[0] >= once.scores[0] - 1e-5
+
+def test_what_detect_takes(checkpoint, tmp_path):
+    folder = mixed_folder(tmp_path/'in')
+    detector = load_detector(checkpoint)
+    assert len(detect([str(folder/'a.*'), np.zeros((9, 9), np.uint8)], detector)) == 3
+    with pytest.raises(DataError, match='b.png'): detect(folder, detector)
+    for wrong in (tmp_path/'no', f'{folder}/*.txt'):
+        with pytest.raises(UserError): detect(wrong, detector)
+    with pytest.raises(ConfigError, match='made already'): detect(folder/'a.png', detector, min_score=.1)
+    found, = ssd_nb.detect(folder/'a.png', checkpoint, min_score=.02)
+    assert found.names == CLASSES and found.size == (60, 60) and found._repr_png_()[:4] == b'\x89PNG'
+    assert found.image == folder/'a.png' and len(found.crop()) == len(found) and 'score' in str(found)
+    with pytest.raises(AttributeError, match='detekt'): _ = ssd_nb.detekt
+
+SCRIPT = '''
+import ssd_nb
+found = ssd_nb.detect('in/a.png', 'net.safetensors', num_workers=2)
+print(type(found[0]).__name__)
+'''
+
+def test_two_lines_in_a_script_without_a_guard(inputs, tmp_path):
+    mixed_folder(tmp_path/'in')
+    (tmp_path/'net.safetensors').write_bytes((inputs/'net.safetensors').read_bytes())
+    (tmp_path/'script.py').write_text(SCRIPT, encoding='utf-8')
+    env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
+    line = [sys.executable, 'script.py']
+    done = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0 and done.stdout.strip() == 'Detections', done.stderr
 
 @pytest.mark.parametrize('args, message', [
     (['no.jpg'], 'no.jpg'), (['no*.jpg'], 'pattern'), (['.', '--checkpoint_path', 'no.safetensors'], 'no.safetensors'),

@@ -20,7 +20,7 @@ WINGS = { # folder of notebooks: modules and packages that it exports
     '6_data': 'data',
     '7_frameworks': 'backends checkpoint weights',
     '8_training': 'training train',
-    '9_use': 'eval predict export hub cli demo __main__'}
+    '9_use': 'eval detector video predict export hub cli demo __main__ __init__'}
 HEAVY = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'tensorboardX', 'fcntl') # functions may import these and say why
 PAIR = ('backends.torch', 'backends.mindspore') # the same things in two frameworks, by the same names
 DOORS = ('checkpoint', 'weights') # `load` of either opens a file; the second's takes a name, too

@@ -1,8 +1,10 @@
 "Pictures: labels stay inside and legible whatever the boxes, files are whole."
 import subprocess, sys
+from types import SimpleNamespace
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from ssd_nb import visualize
 from ssd_nb.captions import class_colour, place_label, text_colour
 from ssd_nb.visualize import draw_boxes, panels, plot_lines, running_mean, save_figure, show_grid, show_image
 
@@ -64,3 +66,23 @@ def test_import_leaves_pyplot_alone():
 v.plot_lines({'a': ([1], [1])})._repr_png_()
 sys.exit('matplotlib.pyplot' in sys.modules)'''
     assert subprocess.run([sys.executable, '-c', code]).returncode == 0
+
+def wave(length=20., height=1.): return plot_lines({'wave': ([0, length], [0, height])})
+
+def test_without_ipywidgets_a_picture_stands_for_its_sliders(monkeypatch):
+    monkeypatch.setattr(visualize, 'find_spec', lambda name: None)
+    fig = visualize.with_sliders(wave, length=(5, 50, 1))
+    assert fig.axes[0].lines[0].get_xdata().tolist() == [0, 20]
+
+def test_sliders_start_at_the_defaults_and_draw(monkeypatch):
+    "With a stand-in, since ipywidgets is optional."
+    made = {}
+    def slider(value, **more): return dict(value=value, **more)
+    def interactive(draw, options, **sliders):
+        made.update(sliders)
+        return draw(**{name: s['value'] for name, s in sliders.items()})
+    monkeypatch.setattr(visualize, 'find_spec', lambda name: object())
+    monkeypatch.setitem(sys.modules, 'ipywidgets', SimpleNamespace(FloatSlider=slider, interactive=interactive))
+    fig = visualize.with_sliders(wave, length=(5, 50, 1), height=(0, 2, .1))
+    assert made['length'] == dict(value=20., min=5, max=50, step=1, description='length') and len(made) == 2
+    assert fig.axes[0].lines[0].get_ydata().tolist() == [0, 1]

@@ -13,10 +13,11 @@ import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
 from .mindspore_net import MindSporeNet, Store, make_parameters
 from .mindspore_step import Memory, TrainStep, assign, joined, parted
-from .session import AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference
+from .session import AVERAGED, EMA, MOMENTUM, SCALER, averaged_steps, check_state, for_inference, watch
 from ..boxes.default_boxes import default_boxes
 from ..config import SSDConfig
 from ..data.loader import Batch
+from ..networks.table import rows
 
 # %% auto #0
 __all__ = ['SCORES', 'GROUP', 'MindSporeDecoded', 'write_mindir', 'run_file', 'MindSporePredictor', 'put', 'MindSporeLearner',
@@ -85,6 +86,14 @@ class MindSporePredictor:
         locs, logits = self.run(Tensor(np.concatenate([images, filling])))
         sizes.add(size)
         return locs.asnumpy()[:count], logits.asnumpy()[:count]
+
+    def norm_inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        "Cell by cell, not compiled: a graph calls no function of ours."
+        self.settle()
+        cells = zip(rows(self.cfg), self.net.row_cells)
+        units = [unit for row, cell in cells for unit in zip(row.layers, cell.units)]
+        norms = {layer.name: unit.norm for layer, unit in units if layer.norm == 'batch'}
+        return watch(norms, lambda: self.net(Tensor(images)), Tensor.asnumpy)
 
     def export(self, path: str | Path, decoded: bool = False) -> None:
         "Write the network as MindIR: images uint8 [batch, S, S, 3] to locs and logits, or to boxes and scores."

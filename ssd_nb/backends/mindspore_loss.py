@@ -16,6 +16,7 @@ def _focal(z: Tensor, gamma: float) -> Tensor:
     "Focal loss of the logits of being wrong."
     return ops.pow(ops.sigmoid(z), gamma)*ops.softplus(z)
 
+# %% ../../nbs/7_frameworks/07b_mindspore_loss.ipynb #focal-p2
 def mindspore_focal(logits: Tensor, # [B, N, classes]
                     labels: Tensor, # [B, N] int32
                     cfg: LossConfig, # alpha and gamma
@@ -53,6 +54,7 @@ def mindspore_hard(logits: Tensor, # [B, N, classes]
     counted = (labels > 0) | mindspore_negatives(losses, labels, cfg.negatives_per_positive)
     return (losses*ops.cast(counted, losses.dtype)).sum()
 
+# %% ../../nbs/7_frameworks/07b_mindspore_loss.ipynb #hard-2-p2
 CLASS_LOSSES = dict(focal=mindspore_focal, hard_negatives=mindspore_hard)
 
 # %% ../../nbs/7_frameworks/07b_mindspore_loss.ipynb #together

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 import numpy as np
 from ..networks.layers import Parameter
 from ..networks.table import parameters
@@ -17,9 +17,9 @@ from ..errors import ConfigError, UserError, optional
 from ..data.loader import Batch
 
 # %% auto #0
-__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'AVERAGED', 'WARM', 'LAUNCHED', 'Session', 'make_session', 'StateError', 'allowed_arrays',
-           'check_state', 'frozen', 'learnt', 'moving', 'average_decay', 'averaged_steps', 'for_inference', 'Group',
-           'Alone', 'DeviceLost', 'join', 'launcher']
+__all__ = ['MOMENTUM', 'EMA', 'SCALER', 'AVERAGED', 'WARM', 'LAUNCHED', 'Session', 'make_session', 'watch', 'StateError',
+           'allowed_arrays', 'check_state', 'frozen', 'learnt', 'moving', 'average_decay', 'averaged_steps',
+           'for_inference', 'Group', 'Alone', 'DeviceLost', 'join', 'launcher']
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-005
 class Session(Protocol):
@@ -30,6 +30,9 @@ class Session(Protocol):
     def predict(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Locs [B, N, 4] and logits [B, N, classes], float32, of images [B, S, S, 3]: uint8 RGB, or float32 that is
         normalised already."""
+    def norm_inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """`<layer>.mean` and `<layer>.variance` [channels] of what enters each batch norm while these images are
+        answered."""
     def get_state(self) -> dict[str, np.ndarray]:
         """Parameters, batch-norm statistics and (for training) `momentum.<name>`, `ema.<name>`, `averaged`,
         `scaler`: float32 under canonical names, weights OIHW."""
@@ -55,6 +58,23 @@ def make_session(name: str, # 'torch' or 'mindspore'
                 ) -> Session:
     "A session of that framework with the initial weights of `cfg.seed`."
     return _framework(name).make_session(cfg, training=training, device=device or cfg.device)
+
+# %% ../../nbs/7_frameworks/01_session.ipynb #watch
+def watch(norms: dict[str, Any], # batch norms by the name of their layer: modules with `register_forward_pre_hook`
+          answer: Callable[[], Any], # runs the network
+          to_numpy: Callable[[Any], np.ndarray], # of a tensor [B, C, H, W]
+         ) -> dict[str, np.ndarray]: # as `Session.norm_inputs`
+    "Mean and variance of each channel of what enters."
+    found = {}
+    def look_at(layer):
+        def look(module, inputs):
+            x = to_numpy(inputs[0]).astype(np.float64)
+            found[f'{layer}.mean'], found[f'{layer}.variance'] = x.mean((0, 2, 3)), x.var((0, 2, 3))
+        return look
+    hooks = [norm.register_forward_pre_hook(look_at(layer)) for layer, norm in norms.items()]
+    answer()
+    for hook in hooks: hook.remove()
+    return found
 
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-010
 class StateError(UserError, ValueError):
@@ -156,9 +176,10 @@ LAUNCHED = 'WORLD_SIZE', 'MS_WORKER_NUM' # what launchers tell the processes of 
 def join(name: str, # backend
          device: str, # cfg.device
         ) -> Group:
-    "The group that this process was started in; `Alone` where no launcher did."
+    "The group that this process was started in, `Alone` where no launcher did. Raises `MissingPackage` at once."
+    framework = _framework(name)
     if not any(v in os.environ for v in LAUNCHED): return Alone()
-    return _framework(name).GROUP.join(device) or Alone()
+    return framework.GROUP.join(device) or Alone()
 
 def launcher(name: str, # backend
              count: int, # processes

@@ -4,12 +4,16 @@
 
 # %% ../../nbs/7_frameworks/15_tflite.ipynb #imports
 from __future__ import annotations
+import re
 from typing import Any, Iterator, NamedTuple
 import numpy as np
-from ..errors import optional
+from ..config import SSDConfig
+from ..errors import CheckpointError, optional
+from ..networks.table import parameters
 
 # %% auto #0
-__all__ = ['Convolution', 'channels_first', 'Graph', 'convolutions', 'unfolded']
+__all__ = ['LAYERS', 'SHIFT', 'Convolution', 'channels_first', 'Graph', 'convolutions', 'unfolded', 'canonical_layer',
+           'read_openimages']
 
 # %% ../../nbs/7_frameworks/15_tflite.ipynb #convolution
 class Convolution(NamedTuple):
@@ -71,3 +75,39 @@ def unfolded(convolution: Convolution, # with the batch norm inside
     ones = np.ones_like(convolution.bias)
     return {f'{layer}.weight': convolution.weight, f'{layer}.gamma': ones*np.float32(np.sqrt(1 + eps)),
             f'{layer}.beta': convolution.bias, f'{layer}.mean': 0*ones, f'{layer}.variance': ones}
+
+# %% ../../nbs/7_frameworks/15_tflite.ipynb #names
+LAYERS = ( # how TensorFlow's names begin, and ours with gaps for what they contain
+    (r'Conv/', 'stem'),
+    (r'Conv_1/', 'last'),
+    (r'expanded_conv_13/expand', 'tap'),
+    (r'expanded_conv(?:_(\d+))?/(expand|depthwise|project)', 'block{}.{}'),
+    (r'layer_19_1_Conv2d_(\d+)_', 'extra{}.reduce'),
+    (r'layer_19_2_Conv2d_(\d+)_', 'extra{}.widen'),
+    (r'BoxPredictor_(\d+)/BoxEncodingPredictor', 'locs{}.predict'),
+    (r'BoxPredictor_(\d+)/ClassPredictor', 'logits{}.predict'))
+SHIFT = dict(block=1, extra=-1) # what is added to their number to get ours
+
+def canonical_layer(name: str, # of a weight in the file
+                   ) -> str: # our name of the layer
+    "TensorFlow's name of a convolution as ours. Raises `CheckpointError` for a name that no rule knows."
+    first = name.split(';')[0].replace('FeatureExtractor/MobilenetV2/', '')
+    for pattern, ours in LAYERS:
+        found = re.match(pattern, first)
+        if not found: continue
+        if '{}' not in ours: return ours
+        number = int(found[1] or 0) + SHIFT.get(ours.split('{')[0], 0)
+        return ours.format(number, *found.groups()[1:])
+    raise CheckpointError(f'{name}: a layer that this network does not have')
+
+# %% ../../nbs/7_frameworks/15_tflite.ipynb #read
+def read_openimages(data: bytes, # of the TensorFlow Lite file
+                    cfg: SSDConfig, # the network
+                   ) -> dict[str, np.ndarray]: # a state
+    "The published file as a state of our network."
+    state = {}
+    for c in convolutions(data):
+        layer = canonical_layer(c.name)
+        if layer.endswith('.predict'): state |= {f'{layer}.weight': c.weight, f'{layer}.bias': c.bias}
+        else: state |= unfolded(c, layer, cfg.norm_eps)
+    return {p.name: state[p.name] for p in parameters(cfg)}

@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from .session import (
-    AVERAGED, averaged_steps, check_state, EMA, for_inference, frozen, learnt, MOMENTUM, SCALER)
+    AVERAGED, averaged_steps, check_state, EMA, for_inference, frozen, learnt, MOMENTUM, SCALER, watch)
 from .torch_devices import (
     mean_over_devices, reduced, SharedNorm, spread_of_means, torch_device, TorchGroup)
 from .torch_loss import torch_loss
@@ -79,6 +79,11 @@ class TorchPredictor:
         self.net.eval()
         locs, logits = self.net(self.put(images))
         return locs.cpu().numpy(), logits.cpu().numpy()
+
+    def norm_inputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        units = [unit for row in self.net.rows for unit in self.net.units[row.name]]
+        norms = {unit.layer.name: unit.norm for unit in units if unit.layer.norm == 'batch'}
+        return watch(norms, lambda: self.predict(images), lambda x: x.cpu().numpy())
 
     def export(self, path: str | Path, decoded: bool = False) -> None:
         "Write the network as ONNX: images uint8 [batch, S, S, 3] to locs and logits, or to boxes and scores."

@@ -17,6 +17,7 @@ def _focal(z: Tensor, gamma: float) -> Tensor:
     "Focal loss of the logits of being wrong."
     return torch.sigmoid(z).pow(gamma)*F.softplus(z)
 
+# %% ../../nbs/7_frameworks/04b_torch_loss.ipynb #focal-p2
 def torch_focal(logits: Tensor, # [B, N, classes]
                 labels: Tensor, # [B, N] int64
                 cfg: LossConfig, # alpha and gamma
@@ -39,6 +40,7 @@ def torch_negatives(losses: Tensor, # [B, N] cross entropy of each box
     rank = order.argsort(1)
     return (rank < ratio*matched.sum(1, keepdim=True)) & ~matched
 
+# %% ../../nbs/7_frameworks/04b_torch_loss.ipynb #hard-p2
 def torch_hard(logits: Tensor, # [B, N, classes]
                labels: Tensor, # [B, N] int64
                cfg: LossConfig, # negatives for each matched box
@@ -48,6 +50,7 @@ def torch_hard(logits: Tensor, # [B, N, classes]
     counted = (labels > 0) | torch_negatives(losses, labels, cfg.negatives_per_positive)
     return (losses*counted).sum()
 
+# %% ../../nbs/7_frameworks/04b_torch_loss.ipynb #hard-p3
 CLASS_LOSSES = dict(focal=torch_focal, hard_negatives=torch_hard)
 
 # %% ../../nbs/7_frameworks/04b_torch_loss.ipynb #together

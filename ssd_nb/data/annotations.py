@@ -17,8 +17,9 @@ from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
 # %% auto #0
-__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'usable_images', 'usable_objects', 'renumbered',
-           'new_findings', 'empty_images', 'complete']
+__all__ = ['PLACE', 'EMPTY', 'Annotations', 'listed', 'usable_categories', 'written_size', 'usable_images', 'typed_object',
+           'note_swapped_axes', 'judged_objects', 'usable_objects', 'renumbered', 'new_findings', 'empty_images',
+           'complete']
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-021
 PLACE = 'written at' # key of an entry for its file and line, where readers know it
@@ -82,10 +83,15 @@ def _named_image(im: dict, where: str, notes: Annotations, hint: bool, findings:
             findings.add('missing image', where, f'there is no file {notes.folder/name}{near}')
             return None
         name = str(path.relative_to(notes.folder) if path.is_relative_to(notes.folder) else path)
+    height, width = written_size(im)
+    return {'id': number, 'file_name': name, 'height': height, 'width': width, PLACE: where}
+
+def written_size(im: dict, # an image entry
+                ) -> tuple[int, int]: # 0, 0 where there is none that could be true
+    "Height and width as they are written down."
     size = plain_number(im.get('height')), plain_number(im.get('width'))
     known = None not in size and all(0 < v < 1e6 for v in size)
-    height, width = map(int, size) if known else (0, 0)
-    return {'id': number, 'file_name': name, 'height': height, 'width': width, PLACE: where}
+    return (int(size[0]), int(size[1])) if known else (0, 0)
 
 # %% ../../nbs/6_data/04_annotations.ipynb #measured
 def _headers(notes: Annotations, images: list[dict], cache: Any) -> list[Header]:
@@ -146,7 +152,10 @@ def _usable_box(bbox: list[float], im: dict, name: str, where: str, clip: bool,
     return None
 
 # %% ../../nbs/6_data/04_annotations.ipynb #typed
-def _typed_object(a: dict, where: str, findings: Findings) -> dict | None:
+def typed_object(a: dict, # an annotation as it is written down
+                 where: str, # its place
+                 findings: Findings, # grows
+                ) -> dict | None: # None: something is missing
     "An annotation with plain values."
     bbox, flags = plain_bbox(a.get('bbox')), {}
     ids = {name: plain_id(a.get(name)) for name in ('image_id', 'category_id')}
@@ -171,7 +180,7 @@ def _area(a: dict, bbox: list[float], where: str, findings: Findings) -> float:
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-034
 def _usable_object(a: dict, where: str, images: dict, names: dict, clip: bool, findings: Findings) -> dict | None:
     "A completed annotation; None if it cannot be used."
-    typed = _typed_object(a, where, findings)
+    typed = typed_object(a, where, findings)
     if typed is None: return None
     im, name = images.get(typed['image_id']), names.get(typed['category_id'])
     if im is None:
@@ -187,7 +196,10 @@ def _usable_object(a: dict, where: str, images: dict, names: dict, clip: bool, f
     return typed | dict(bbox=bbox, area=_area(a, bbox, where, findings))
 
 # %% ../../nbs/6_data/04_annotations.ipynb #axes
-def _note_swapped_axes(notes: Annotations, images: dict, findings: Findings) -> None:
+def note_swapped_axes(notes: Annotations, # all its annotations are read
+                      images: dict, # completed image by id
+                      findings: Findings, # grows
+                     ) -> None:
     "Warn if boxes fit only with x and y exchanged."
     outside = sum(f.kind == 'outside' for f in findings)
     if outside < 5 or notes.fractions: return
@@ -206,6 +218,23 @@ def _scaled(a: dict, images: dict) -> dict:
     if im is None or bbox is None or not all(map(math.isfinite, bbox)): return a
     return a | dict(bbox=in_pixels(bbox, im['height'], im['width']))
 
+# %% ../../nbs/6_data/04_annotations.ipynb #judged
+def judged_objects(rows: Sequence[tuple[str, dict]], # place and annotation
+                   images: dict, # completed image by id
+                   names: dict, # category name by id
+                   clip: bool, # cut boxes at the edge
+                   findings: Findings, # grows
+                  ) -> list[dict | None]: # for each row; None for what cannot be used
+    "Annotations, completed."
+    kept, seen = [], set()
+    for where, a in rows:
+        done = _usable_object(a, where, images, names, clip, findings)
+        number = done['id'] if done else None
+        if number in seen: findings.add('duplicate id', where, 'the annotation id stands twice')
+        kept.append(None if number in seen else done)
+        if number is not None: seen.add(number)
+    return kept
+
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-044
 def usable_objects(notes: Annotations, # as they are written down
                   images: dict, # completed image by id
@@ -216,17 +245,11 @@ def usable_objects(notes: Annotations, # as they are written down
     "The annotations that can be used."
     written = {plain_id(im.get('id')) for _, im in listed(notes, 'images')}
     dropped = written - {None, *images} # these are findings already
-    kept, seen = [], set()
-    for where, a in listed(notes, 'annotations'):
-        if plain_id(a.get('image_id')) in dropped: continue
-        if notes.fractions: a = _scaled(a, images)
-        done = _usable_object(a, where, images, names, clip, findings)
-        if done is None: continue
-        if done['id'] in seen: findings.add('duplicate id', where, 'the annotation id stands twice')
-        else: kept.append(done)
-        if done['id'] is not None: seen.add(done['id'])
-    _note_swapped_axes(notes, images, findings)
-    return kept
+    rows = [(where, a) for where, a in listed(notes, 'annotations') if plain_id(a.get('image_id')) not in dropped]
+    if notes.fractions: rows = [(where, _scaled(a, images)) for where, a in rows]
+    kept = judged_objects(rows, images, names, clip, findings)
+    note_swapped_axes(notes, images, findings)
+    return [done for done in kept if done]
 
 # %% ../../nbs/6_data/04_annotations.ipynb #cell-047
 def renumbered(images: Sequence[dict], # completed

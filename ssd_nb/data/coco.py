@@ -5,16 +5,20 @@
 # %% ../../nbs/6_data/06_coco.ipynb #imports
 from __future__ import annotations
 import json
+from dataclasses import replace
 from pathlib import Path
+import numpy as np
 from ..config import SSDConfig
 from ..errors import DataError
 from .annotations import Annotations
+from .columns import ColumnNotes
 from .findings import Findings
+from .index import indexed_notes
 from .layouts import files_of, folders_below, picture_folder, split_among
 
 # %% auto #0
 __all__ = ['ROBOFLOW', 'read_json', 'coco_splits', 'coco_file', 'single_file', 'coco_place', 'coco_judged', 'without_headings',
-           'read_coco', 'coco_images']
+           'read_coco', 'without_column_headings', 'coco_images']
 
 # %% ../../nbs/6_data/06_coco.ipynb #cell-058
 def read_json(path: Path, # an annotation file in COCO format
@@ -103,8 +107,16 @@ def read_coco(cfg: SSDConfig, # data, coco_root, image_dir, train_split, val_spl
     if not path.is_file() and (there := coco_splits(root)):
         remedy = f'choose with --{flag}_split'
         raise DataError(f'{path}: cannot be read: no such split; there is {", ".join(there)}: {remedy}')
-    truth = without_headings(read_json(path))
-    return Annotations(truth, folder or coco_images(cfg, path, truth, training), str(path))
+    columns = indexed_notes(path)
+    truth = without_column_headings(columns) if columns else without_headings(read_json(path))
+    folder = folder or coco_images(cfg, path, truth, training)
+    return replace(columns, truth=truth, folder=folder) if columns else Annotations(truth, folder, str(path))
+
+def without_column_headings(notes: ColumnNotes) -> dict:
+    "The lists of a large file, without categories that are headings."
+    used = [dict(category_id=i) for i in np.unique(notes.columns.ids[:, 2]).tolist()]
+    few = without_headings(dict(categories=notes.truth['categories'], annotations=used))
+    return notes.truth | dict(categories=few['categories'])
 
 # %% ../../nbs/6_data/06_coco.ipynb #coco-images
 def coco_images(cfg: SSDConfig, # image_dir, val_image_dir

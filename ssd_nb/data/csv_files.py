@@ -28,6 +28,7 @@ COLUMNS = dict( # of the table: other words for the same
 CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 NEEDED = ('filename', 'class', *CORNERS)
 
+# %% ../../nbs/6_data/08c_csv.ipynb #columns-2
 def csv_heading(line: str, # the first line of a file
                ) -> tuple[str, dict[str, int]]: # what separates columns; the place of each that is known
     "The columns of a table."
@@ -59,6 +60,7 @@ class CsvRow:
     label: str # class; '' for a picture without objects
     xyxy: tuple[float, ...] # pixels; () for a picture without objects
 
+# %% ../../nbs/6_data/08c_csv.ipynb #row-2
 def csv_row(values: Sequence[str], # of the columns
             places: Mapping[str, int], # of `csv_heading`
             where: str, # file and line, for messages

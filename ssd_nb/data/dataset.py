@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Sequence
 from ..config import SSDConfig
 from .annotations import Annotations, usable_categories, complete, new_findings
+from .column_records import column_dataset
+from .columns import ColumnNotes
 from .findings import Findings, stop
 from .formats import format_of, recognise
 from .records import Dataset, make_dataset
@@ -28,20 +30,22 @@ def settled(cfg: SSDConfig, # dataset may be auto
     if not cfg.data: raise ConfigError('dataset: auto recognises what lies at a path; give --data PATH')
     return replace(cfg, dataset=recognise(Path(cfg.data))[0])
 
+# %% ../../nbs/6_data/09_dataset.ipynb #settle-2
 def is_divided(cfg: SSDConfig, # settled
               ) -> bool:
     "Whether pictures are kept back by `val_fraction`: the data set at `data` has no split for evaluation."
     return bool(cfg.data) and not format_of(cfg).judged(cfg)
 
+# %% ../../nbs/6_data/09_dataset.ipynb #settle-3
 def data_sentence(cfg: SSDConfig, # which data set
                  ) -> str: # '' where nothing was guessed
     "What a data set at `data` is taken for, and why."
     if not cfg.data: return ''
-    kind, sign = recognise(Path(cfg.data)) if cfg.dataset == 'auto' else (cfg.dataset, 'as --dataset says')
+    kind, sign = recognise(Path(cfg.data)) if cfg.dataset == 'auto' else (cfg.dataset, 'as dataset says')
     cfg = replace(cfg, dataset=kind)
     splits = 'its own splits'
-    if is_divided(cfg): splits = (f'no split for evaluation, so {cfg.val_fraction:g} of the pictures are kept for it, '
-                                  'by the hash of their names (--val_fraction, --split_seed)')
+    kept = f'about {cfg.val_fraction:g} of the pictures are kept for it, by the hash of their names'
+    if is_divided(cfg): splits = f'no split for evaluation, so {kept} (--val_fraction, --split_seed)'
     return f'{cfg.data}: taken for {kind}: {sign}; {splits}'
 
 # %% ../../nbs/6_data/09_dataset.ipynb #read-notes
@@ -75,6 +79,8 @@ def read_split(cfg: SSDConfig, # which data set
     cfg, findings = settled(cfg), new_findings(cfg, training)
     notes = read_notes(cfg, training, findings)
     if not training and not known and not format_of(cfg).lists_classes: known = training_names(cfg)
+    if isinstance(notes, ColumnNotes) and not is_divided(cfg):
+        return column_dataset(notes, cfg, training, findings, known, cache)
     notes = complete(notes, cfg, training, findings, cache)
     return make_dataset(notes, cfg, training, findings, known)
 
@@ -93,6 +99,7 @@ def open_dataset(cfg: SSDConfig, # which data set
                  cache: HeaderCache | str | Path | None = None, # remembers the headers of images
                 ) -> Dataset:
     "The one door to the raw data. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
+    cfg = settled(cfg)
     return accept(read_split(cfg, training, known, cache), cfg)
 
 # %% ../../nbs/6_data/09_dataset.ipynb #annotation-files

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/6_data/08e_formats.ipynb #imports
 from __future__ import annotations
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -25,20 +26,22 @@ __all__ = ['COCO', 'VOC', 'YOLO', 'CSV', 'TXT', 'FORMATS', 'coco_sign', 'voc_sig
 
 # %% ../../nbs/6_data/08e_formats.ipynb #first-line
 def _first_line(path: Path) -> str:
-    "The first line of a file that is not empty; '' if it is no text."
+    "The first line of a file that is not empty; '' if it cannot be read."
     try:
-        with open(path, encoding='utf-8-sig') as f: lines = [f.readline(5000) for _ in range(5)]
-    except (OSError, UnicodeDecodeError): return ''
+        with open(path, encoding='utf-8-sig', errors='replace') as f: lines = [f.readline(5000) for _ in range(5)]
+    except OSError: return ''
     return next((line.strip() for line in lines if line.strip()), '')
 
+# %% ../../nbs/6_data/08e_formats.ipynb #first-line-2
 def _found(root: Path, suffix: str) -> list[Path]:
     "A file itself, or files of a kind in a folder and those in it."
     if root.is_file(): return [root] if root.suffix.lower() == suffix else []
     return [folder/name for folder in folders_below(root) for name in files_of(folder, suffix)]
 
+# %% ../../nbs/6_data/08e_formats.ipynb #first-line-3
 def _named(path: Path, root: Path) -> str:
     "A file as a sign names it."
-    return path.name if path == root else str(path.relative_to(root))
+    return path.name if path == root else os.path.relpath(path, root)
 
 # %% ../../nbs/6_data/08e_formats.ipynb #signs
 def coco_sign(root: Path) -> str: # '' if there is none
@@ -48,6 +51,7 @@ def coco_sign(root: Path) -> str: # '' if there is none
     if file is None or file.suffix.lower() != '.json': return ''
     return f'{_named(file, root)} is the one JSON file'
 
+# %% ../../nbs/6_data/08e_formats.ipynb #signs-2
 def voc_sign(root: Path) -> str: # '' if there is none
     "Why a path looks like VOC."
     if (root/'ImageSets'/'Main').is_dir(): return 'it has ImageSets/Main'
@@ -55,6 +59,7 @@ def voc_sign(root: Path) -> str: # '' if there is none
     ours = next((p for p in files[:3] if '<annotation' in p.read_bytes()[:500].decode('utf-8', 'ignore')), None)
     return f'{_named(ours, root)} begins with <annotation>' if ours else ''
 
+# %% ../../nbs/6_data/08e_formats.ipynb #signs-3
 def csv_sign(root: Path) -> str: # '' if there is none
     "Why a path looks like CSV."
     for path in _found(root, '.csv')[:5]:
@@ -62,6 +67,7 @@ def csv_sign(root: Path) -> str: # '' if there is none
         if len({*columns} & {*NEEDED}) > 3: return f'{_named(path, root)} has columns of boxes'
     return ''
 
+# %% ../../nbs/6_data/08e_formats.ipynb #signs-4
 def txt_sign(root: Path) -> str: # '' if there is none
     "Why a path looks like TXT."
     files = [p for p in _found(root, '.txt') if p.parent == root or p == root]
@@ -86,16 +92,20 @@ def yolo_sign(root: Path) -> str: # '' if there is none
 def _coco_files(cfg: SSDConfig, training: bool) -> list[Path]:
     return [coco_place(cfg, training)[0]]
 
+# %% ../../nbs/6_data/08e_formats.ipynb #files-2
 def _voc_files(cfg: SSDConfig, training: bool) -> list[Path]:
     _, notes, path = voc_folders(cfg, training)
     return [notes/f'{name}.xml' for name in voc_names(notes, path)]
 
+# %% ../../nbs/6_data/08e_formats.ipynb #files-3
 def _txt_files(cfg: SSDConfig, training: bool) -> list[Path]:
     return [txt_paths(cfg, training)[0]]
 
+# %% ../../nbs/6_data/08e_formats.ipynb #files-4
 def _csv_files(cfg: SSDConfig, training: bool) -> list[Path]:
     return [csv_path(cfg, training)]
 
+# %% ../../nbs/6_data/08e_formats.ipynb #files-5
 def _yolo_files(cfg: SSDConfig, training: bool) -> list[Path]:
     data = yolo_set(cfg)
     pictures = yolo_pictures(data, yolo_split(cfg, training, data) or '', Findings())
@@ -119,6 +129,7 @@ class Format:
     sign: Callable[[Path], str] # why a path looks like it; '' if it does not
     lists_classes: bool = True # false: only the classes of its objects are known
 
+# %% ../../nbs/6_data/08e_formats.ipynb #format-2
 COCO = Format(read_coco, _coco_files, coco_judged, coco_sign)
 VOC = Format(read_voc, _voc_files, voc_judged, voc_sign, lists_classes=False)
 YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, lists_classes=False)
@@ -127,6 +138,7 @@ TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign)
 FORMATS = dict(coco=COCO, voc=VOC, yolo=YOLO, csv=CSV, txt=TXT,
                shapes=replace(COCO, sign=_never), other=replace(TXT, sign=_never))
 
+# %% ../../nbs/6_data/08e_formats.ipynb #format-3
 def format_of(cfg: SSDConfig, # dataset
              ) -> Format:
     "How the data set is written down. Raises `ConfigError` for a format that nobody reads."
@@ -140,15 +152,18 @@ def signs_of(root: Path, # a folder or a file
     signs = {name: form.sign(root) for name, form in FORMATS.items()}
     return {name: sign for name, sign in signs.items() if sign}
 
+# %% ../../nbs/6_data/08e_formats.ipynb #recognise-2
 def _nothing(root: Path) -> DataError:
     "What to say of a path that looks like no format."
     pictures = sum(len(pictures_of(f)) for f in folders_below(root))
     names = sorted({p.suffix for f in folders_below(root) for p in f.iterdir() if p.is_file() and p.suffix})
-    there = f'{pictures} pictures, files of {shorten(names, 8)}' if root.is_dir() else 'a file of another kind'
+    there = f'{pictures} pictures, files of {shorten(names, 8)}' if names else 'an empty folder'
+    if root.is_file(): there = 'a file of another kind'
     return DataError(f'{root}: no annotations that are known ({there}); known are COCO (JSON), VOC and LabelImg (XML '
                      'beside the pictures or apart), YOLO (data.yaml, labels/), CSV (filename, class, xmin ...), TXT '
                      '(path x1,y1,x2,y2,class); say which it is with --dataset {coco,voc,yolo,csv,txt} to hear more')
 
+# %% ../../nbs/6_data/08e_formats.ipynb #recognise-3
 def recognise(root: Path, # a folder or a file
              ) -> tuple[str, str]: # a key of `FORMATS`; the sign
     "The format of a data set. Raises `DataError` with the choices if there is no sign or more than one."

@@ -20,6 +20,7 @@ USUAL = dict(train=('train', 'train2017', 'training', 'trainval'),
              val=('val', 'val2017', 'valid', 'validation', 'eval', 'test'))
 KINDS_OF = dict(train2017='train', train='train', val2017='val', val='val') # defaults of the configuration
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #split-among-2
 def split_among(split: str, # `train_split` or `val_split`
                 there: Iterable[str], # names of splits
                ) -> str | None: # as it is written there; None: it is not there
@@ -28,6 +29,7 @@ def split_among(split: str, # `train_split` or `val_split`
     wanted = (split, *USUAL.get(KINDS_OF.get(split, ''), ()))
     return next((names[loose(name)] for name in wanted if loose(name) in names), None)
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #split-among-3
 def is_split(name: str) -> bool: # of a folder
     "Whether a folder has one of the usual names of splits."
     return any(loose(name) in names for names in USUAL.values())
@@ -42,6 +44,7 @@ def folders_below(root: Path, # where to begin
     except OSError as e: raise DataError(f'{root}: cannot be read: {e.strerror}; check the rights of the folder') from e
     return [root, *(below for p in inside for below in folders_below(p, depth - 1))]
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #folders-2
 def files_of(folder: Path, # need not exist
              suffix: str, # such as '.xml', in small letters
             ) -> list[str]: # sorted
@@ -49,6 +52,7 @@ def files_of(folder: Path, # need not exist
     names = folder_contents(folder).names
     return sorted(n for n in names if n.lower().endswith(suffix) and not is_hidden(n) and not (folder/n).is_dir())
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #folders-3
 def pictures_of(folder: Path, # need not exist
                ) -> list[str]: # sorted
     "The names of the pictures in a folder."
@@ -76,11 +80,13 @@ def read_lines(path: Path, # a text file
 # %% ../../nbs/6_data/05b_layouts.ipynb #names-file
 NAME_FILES = ('classes.txt', 'obj.names', 'labels.txt')
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #names-file-2
 def class_file(folders: Iterable[Path], # where it may lie
               ) -> Path | None:
     "The file with the names of classes."
     return next((folder/name for folder in folders for name in NAME_FILES if (folder/name).is_file()), None)
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #names-file-3
 def class_names(path: Path, # a line for each class
                ) -> list[str]:
     "The names in such a file; empty lines at its end are none. Raises `DataError` for one that stands twice."
@@ -103,6 +109,7 @@ def split_files(root: Path, # a folder
         if len(names) == 1: found.setdefault(folder.name, folder/names[0])
     return {name: path for name, path in found.items() if is_split(name)}
 
+# %% ../../nbs/6_data/05b_layouts.ipynb #split-file-2
 def split_file(cfg: SSDConfig, # data, train_split, val_split, val_anno_path
                training: bool, # which split
                suffix: str, # such as '.csv'

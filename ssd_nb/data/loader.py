@@ -10,6 +10,7 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 from ..boxes.matching import match_and_encode
 from ..config import SSDConfig
+from .column_records import object_counts
 from .records import Dataset, Record, objects_of
 from .workers import Workers
 from ..errors import ConfigError, DataError
@@ -146,10 +147,10 @@ class Plan:
                  world: int = 1): # devices that train together
         if not 0 <= rank < world: raise ValueError(f'rank {rank} is not below the number of devices, {world}')
         self.records, self.cfg, self.training, self.rank, self.world = dataset.records, cfg, training, rank, world
-        self.empty = np.array([not len(r.labels) for r in self.records], bool)
-        learnt = [not training or len(objects_of(r, cfg)[1]) > 0 for r in self.records]
+        objects, learnt = object_counts(self.records, cfg)
+        self.empty = objects == 0
         background = self.empty & (cfg.rules.background == 'keep')
-        self.indices = np.flatnonzero(np.array(learnt, bool) | background)
+        self.indices = np.flatnonzero((learnt > 0) | background | (not training))
         if training: check_size(len(self._order(0)), cfg, world)
 
     def __len__(self) -> int: # steps per epoch

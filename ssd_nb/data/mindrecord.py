@@ -4,19 +4,17 @@
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #cell-002
 from __future__ import annotations
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Sequence
 from ..config import SSDConfig
 from ..errors import DataError
-from ..files import replacing
+from ..files import locked, replacing
 from ..images import image_bytes
 from .annotations import Annotations, complete, new_findings
 from .dataset import accept, annotation_files, open_dataset, read_notes, settled
@@ -26,8 +24,7 @@ from .shards import USAGES, ShardImage, Usage, find_images_in, write_shards
 from .headers import HeaderCache
 
 # %% auto #0
-__all__ = ['REMAKE', 'fingerprint', 'write_record', 'locked', 'read_manifest', 'read_record', 'prepare_record', 'open_data',
-           'open_both']
+__all__ = ['REMAKE', 'fingerprint', 'write_record', 'read_manifest', 'read_record', 'prepare_record', 'open_data', 'open_both']
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #cell-024
 def fingerprint(cfg: SSDConfig, # which data set
@@ -96,36 +93,6 @@ def _move(work: Path, folder: Path, usage: Usage) -> None:
     for name in [*usage.file_names(), usage.manifest]:
         if (work/name).exists(): os.replace(work/name, folder/name)
     shutil.rmtree(work)
-
-# %% ../../nbs/6_data/13_mindrecord.ipynb #cell-031
-@contextlib.contextmanager
-def locked(path: Path, # a file that need not exist; removed at the end
-           patience: float = 6*3600, # seconds
-          ) -> Iterator[None]:
-    "Only one process at a time is inside. Raises `DataError` after `patience` seconds of waiting."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    end, told = time.monotonic() + patience, False
-    while (file := _hold(path)) is None:
-        if not told: print(f'waiting for another process that holds {path}', file=sys.stderr)
-        told = True
-        if time.monotonic() > end:
-            raise DataError(f'{path}: another process has held this lock for {patience:.0f} s; '
-                            'see what it does, or end it')
-        time.sleep(.2)
-    with file:
-        try: yield
-        finally: path.unlink()
-
-def _hold(path: Path) -> Any:
-    "The lock's open file; None if another process holds it."
-    import fcntl # Unix alone has it
-    file = open(path, 'w', encoding='utf-8')
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # its last holder may just have removed it
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
-    file.close()
-    return None
 
 # %% ../../nbs/6_data/13_mindrecord.ipynb #cell-034
 REMAKE = 'delete the folder and it is made again, or give another --mindrecord_dir'

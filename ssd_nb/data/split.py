@@ -22,6 +22,7 @@ def picture_key(file_name: str, # as it is written down
     "What a picture is known by: its name without folders and capitals."
     return loose(PurePosixPath(file_name.replace('\\', '/')).name)
 
+# %% ../../nbs/6_data/08d_split.ipynb #position-2
 def position(key: str, # of `picture_key`
              seed: int, # `split_seed`
             ) -> float: # in [0, 1)
@@ -32,6 +33,7 @@ def position(key: str, # of `picture_key`
 # %% ../../nbs/6_data/08d_split.ipynb #moves
 Classes = Mapping[str, set] # of each picture, by key
 
+# %% ../../nbs/6_data/08d_split.ipynb #moves-2
 def _by_class(classes: Classes, order: list[str]) -> dict[str, list[str]]:
     "The pictures of each class, the rarest class first; all pictures count as a class, too."
     groups: dict[str, list[str]] = {'': order}
@@ -39,6 +41,7 @@ def _by_class(classes: Classes, order: list[str]) -> dict[str, list[str]]:
         for name in classes[key]: groups.setdefault(f'class {name}', []).append(key)
     return dict(sorted(groups.items(), key=lambda item: (len(item[1]), item[0])))
 
+# %% ../../nbs/6_data/08d_split.ipynb #moves-3
 def moved_pictures(classes: Classes, # of every picture
                    fraction: float, # `val_fraction`
                    seed: int, # `split_seed`
@@ -81,6 +84,7 @@ def _part(notes: Annotations, kept: set[str], training: bool) -> dict:
     objects = [a for a in notes.truth['annotations'] if is_of_kept(a) != training]
     return notes.truth | dict(images=images, annotations=objects)
 
+# %% ../../nbs/6_data/08d_split.ipynb #divide-2
 def divided(notes: Annotations, # everything that there is
             cfg: SSDConfig, # val_fraction, split_seed, val_moved
             training: bool, # what is learnt, or what is kept back

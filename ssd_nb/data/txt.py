@@ -5,6 +5,7 @@
 # %% ../../nbs/6_data/08_txt.ipynb #imports
 from __future__ import annotations
 import re
+from dataclasses import replace
 from pathlib import Path
 from ..config import SSDConfig
 from ..errors import DataError
@@ -128,10 +129,12 @@ def read_txt(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_im
         findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
     rows = txt_rows(path, folder, findings)
     most = max((b[4] for _, _, boxes in rows for b in boxes if 0 <= b[4] < 1e6), default=0)
+    names = txt_names(cfg, most)
+    if names and not cfg.class_num: cfg = replace(cfg, classes=tuple(names)) # also those of classes.txt
     ids, images, annotations = stable_ids([name for _, name, _ in rows]), [], []
     for where, name, boxes in rows:
         images.append({'id': ids[name], 'file_name': name, PLACE: where, EMPTY: not boxes})
         for a in row_objects(boxes, cfg, most, where, findings):
             annotations.append(a | dict(id=len(annotations) + 1, image_id=ids[name]))
-    categories = [dict(id=i, name=name) for i, name in enumerate(txt_names(cfg, most), 1)]
+    categories = [dict(id=i, name=name) for i, name in enumerate(names, 1)]
     return Annotations(dict(images=images, annotations=annotations, categories=categories), folder, str(path))

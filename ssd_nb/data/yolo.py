@@ -27,6 +27,7 @@ def parse_label(line: str, # 'class x y width height', or 'class x1 y1 x2 y2 x3 
                ) -> tuple[float, list[float]] | str: # class number and x, y, width, height; or what is wrong
     "An object of a YOLO file, in fractions of the image. Never raises."
     numbers = [plain_number(word) for word in line.split()]
+    if not numbers: return 'nothing is written'
     if None in numbers: return f'{shown(line.split()[numbers.index(None)])} is no number'
     label, *box = numbers
     if keypoints: box = box[:4]
@@ -35,9 +36,11 @@ def parse_label(line: str, # 'class x y width height', or 'class x1 y1 x2 y2 x3 
     if any(abs(v) > 2 for v in box): return f'{max(box, key=abs):g} is no fraction of the image'
     return label, _outline_box(box) if len(box) > 4 else _centred_box(*box)
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #parse-label-2
 def _centred_box(cx: float, cy: float, w: float, h: float) -> list[float]:
     return [cx - w/2, cy - h/2, w, h]
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #parse-label-3
 def _outline_box(points: Sequence[float]) -> list[float]:
     xs, ys = points[::2], points[1::2]
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
@@ -87,6 +90,7 @@ def _place(root: Path, entry: Any, path: Path) -> Path:
         if (root/written).exists(): return root/written
     raise DataError(f'{path}: there is no {root/text}; correct the entry, or path, where the entries start')
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #places-2
 def yaml_splits(content: dict, # of `read_data_yaml`
                 path: Path, # of that file
                ) -> dict[str, list[Any]]: # the entries of each split
@@ -97,6 +101,7 @@ def yaml_splits(content: dict, # of `read_data_yaml`
     if entries.get('val') == entries.get('train'): entries.pop('val', None) # nothing is kept back
     return entries
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #places-3
 def yaml_root(content: dict, # of `read_data_yaml`
               path: Path, # of that file
              ) -> Path: # where entries start
@@ -110,6 +115,7 @@ def _looks_split(folder: Path, root: Path) -> str:
     parts = folder.relative_to(root).parts
     return next((part for part in parts if is_split(part)), '')
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #folder-splits-2
 def folder_splits(root: Path, # a folder without a data.yaml
                  ) -> dict[str, list[Path]]: # folders of pictures of each split; all under 'train' if there are none
     "The splits that folders make."
@@ -128,6 +134,7 @@ class YoloSet:
     splits: dict[str, list[Any]] # folders and lists of each
     keypoints: bool = False # points follow the boxes
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #yolo-set-2
 def yolo_page(path: Path, # a folder or a file
              ) -> Path | None: # its data.yaml
     "The page of a YOLO data set."
@@ -136,6 +143,7 @@ def yolo_page(path: Path, # a folder or a file
     known = [name for name in pages if name in ('data.yaml', 'dataset.yaml')]
     return path/(known or pages)[0] if known or len(pages) == 1 else None
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #yolo-set-3
 def yolo_set(cfg: SSDConfig, # data
             ) -> YoloSet:
     "What is where. Raises `DataError` for a path or page that cannot be used."
@@ -174,10 +182,12 @@ def _listed_pictures(path: Path, findings: Findings) -> list[Path]:
         else: findings.add('missing image', f'{path}: line {n}', f'there is no file {path.parent/line.strip()}')
     return found
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #pictures-in-2
 def _pictures_under(folder: Path) -> list[Path]:
     "All pictures in a folder, however deep."
     return sorted(p for p in folder.rglob('*') if is_image(p.name) and p.is_file())
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #pictures-in-3
 def yolo_pictures(data: YoloSet, # of `yolo_set`
                   split: str, # one of its splits
                   findings: Findings, # grows
@@ -199,6 +209,7 @@ def yolo_pictures(data: YoloSet, # of `yolo_set`
 # %% ../../nbs/6_data/08b_yolo.ipynb #yolo-object
 YOLO_LINE = 'write class, centre x, centre y, width, height, the last four as fractions of the image'
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #yolo-object-2
 def yolo_objects(path: Path, # a label file
                  data: YoloSet, # its classes
                  findings: Findings, # grows
@@ -227,6 +238,7 @@ def yolo_split(cfg: SSDConfig, # data, train_split, val_split
     "The name of a split; None if it is not there."
     return split_among(cfg.train_split if training else cfg.val_split, data.splits)
 
+# %% ../../nbs/6_data/08b_yolo.ipynb #yolo-split-2
 def _note_strays(pictures: Sequence[Path], labels: Sequence[Path], findings: Findings) -> None:
     "Label files without a picture, beside those that have one."
     known = {(path.parent, path.stem) for path in labels}

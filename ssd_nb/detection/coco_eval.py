@@ -6,14 +6,15 @@
 from __future__ import annotations
 import contextlib, io
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Mapping, Sequence
 import numpy as np
 from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from .postprocess import Detections, InferConfig
+from .detections import Detections
+from .postprocess import InferConfig
 
 # %% auto #0
 __all__ = ['STATS', 'IOUS', 'Truth', 'Objects', 'objects_by_image', 'to_coco_results', 'Report', 'evaluated_images', 'evaluate',
@@ -75,12 +76,8 @@ def to_coco_results(detections: Mapping[int, Detections], # by image id
                     category_ids: Sequence[int], # of label 1, 2, ...
                    ) -> list[dict]: # image_id, category_id, bbox (x, y, width, height in pixels), score
     "Detections in COCO's result format, as plain numbers that JSON can hold."
-    out = []
-    for image, found in detections.items():
-        for bbox, label, score in zip(_xywh(found.boxes).tolist(), found.labels, found.scores):
-            category = int(category_ids[label - 1])
-            out.append(dict(image_id=int(image), category_id=category, bbox=bbox, score=float(score)))
-    return out
+    rows = [replace(found, category_ids=tuple(category_ids)).to_coco(image) for image, found in detections.items()]
+    return [row for part in rows for row in part]
 
 # %% ../../nbs/4_detection/02_coco_eval.ipynb #cell-018
 STATS = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')

@@ -4,17 +4,19 @@
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-002
 from __future__ import annotations
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable, NamedTuple
 import numpy as np
 from ..boxes.coding import clip_boxes, decode, paired_iou, to_pixels
+from .detections import Detections
 from ..fields import number, rule
+from ..learning.augment import flip_boxes
 from ..learning.losses import LossConfig, log_softmax, sigmoid
 from ..networks.layers import NetworkConfig
 
 # %% auto #0
-__all__ = ['SCORE_FUNCTIONS', 'InferConfig', 'Detections', 'logit', 'ScoreFunction', 'log_score', 'log_probabilities',
-           'all_scores', 'grouped_nms', 'nms', 'leaders', 'postprocess']
+__all__ = ['SCORE_FUNCTIONS', 'Predict', 'InferConfig', 'logit', 'ScoreFunction', 'log_score', 'log_probabilities', 'all_scores',
+           'grouped_nms', 'nms', 'leaders', 'only_best', 'above', 'views', 'postprocess']
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #inferconfig
 @dataclass(frozen=True)
@@ -24,21 +26,15 @@ class InferConfig(LossConfig, NetworkConfig):
     nms_offset: float | None = rule(0., 1., "added to box sides in pixels when NMS computes areas", low=0)
     min_score: float | None = rule(.01, .1, "drop lower scores", low=0, high=1)
     max_boxes: int = number(100, "boxes kept", low=1)
+    agnostic_nms: bool = number(False, "boxes of different classes suppress each other, too: one box for one thing")
+    tta: str = number('none', "flip: look at the mirrored image as well and join what both show, in twice the time",
+        choices=('none', 'flip'))
     per_class_limit: bool | None = rule(False, True, "max_boxes counts per class and image; false: per image")
+    class_candidates: int = number(0, "boxes of each class in an image that NMS looks at, the best; 0 takes all", low=0)
     every_image: bool | None = rule(True, False,
         "evaluate all images of the annotation file; false: only those with annotations and without crowds")
     all_categories: bool | None = rule(False, True,
         "a subset of the classes is still scored over all categories of the data set")
-
-# %% ../../nbs/4_detection/01_postprocess.ipynb #cell-005
-@dataclass(frozen=True)
-class Detections:
-    "What was found in one image, the highest score first."
-    boxes: np.ndarray # [n, 4] float32 xyxy in pixels of the original image, within it
-    scores: np.ndarray # [n] float32 in 0..1
-    labels: np.ndarray # [n] int32 in 1..class_num - 1
-
-    def __len__(self) -> int: return len(self.scores)
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-009
 def logit(score: float, # in 0..1
@@ -147,17 +143,17 @@ def _fill(box: np.ndarray, label: np.ndarray, left_out: np.ndarray, per_class: b
     return box[:max_boxes], label[:max_boxes], open_
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #keep
-def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cfg: InferConfig,
-          class_agnostic: bool) -> dict[int, tuple]:
+def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cfg: InferConfig
+         ) -> dict[int, tuple]:
     "For each image of `todo`: kept box indices and labels, best first, and whether more candidates could change them."
     rules, floor = cfg.rules, SCORE_FUNCTIONS[cfg.score_function].value_of(cfg.rules.min_score)
-    per_class = rules.per_class_limit and not class_agnostic
+    per_class = rules.per_class_limit and not cfg.agnostic_nms
     found = [leaders(values[i], floor, count, per_class) for i in todo]
     image = np.repeat(todo, [len(box) for box, _, _ in found])
     box = np.concatenate([box for box, _, _ in found])
     label = np.concatenate([label for _, label, _ in found])
     value = values[image, box, label]
-    group = image if class_agnostic else image*values.shape[2] + label
+    group = image if cfg.agnostic_nms else image*values.shape[2] + label
     kept = grouped_nms(boxes[image, box], value, group, cfg.nms_threshold, cfg.max_boxes, rules.nms_offset)
     kept = kept[np.lexsort((label[kept], -value[kept], image[kept]))] # by image, then the highest value first
     out = {}
@@ -166,20 +162,65 @@ def _keep(boxes: np.ndarray, values: np.ndarray, todo: list[int], count: int, cf
         out[i] = _fill(box[mine], label[mine], left_out, per_class, cfg.max_boxes)
     return out
 
+# %% ../../nbs/4_detection/01_postprocess.ipynb #candidates
+def only_best(values: np.ndarray, # [B, N, C] as a score function gives them
+              count: int, # boxes of each class in an image; 0 for all
+             ) -> np.ndarray: # the others at minus infinity
+    "The `count` best boxes of each class, and those that are as good as the last of them."
+    if not count or count >= values.shape[1]: return values
+    least = np.partition(values, -count, axis=1)[:, [-count]]
+    return np.where(values >= least, values, np.float32(-np.inf))
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #above
+def above(values: np.ndarray, # [B, N, C] that sort as scores do
+          floors: np.ndarray | None, # [C - 1] least scores of label 1, 2, ...; none: all are sure enough
+          function: ScoreFunction, # what a score is among the values
+         ) -> np.ndarray: # [B, N, C]
+    "The values, minus infinity where a score is not above its class's floor."
+    if floors is None: return values
+    least = np.array([function.value_of(score) for score in floors])
+    kept = np.where(values[..., 1:] > least, values[..., 1:], np.float32(-np.inf))
+    return np.concatenate([values[..., :1], kept], -1)
+
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-030
-def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, class_agnostic: bool) -> list[Detections]:
+def _some_images(boxes: np.ndarray, logits: np.ndarray, cfg: InferConfig, floors: np.ndarray | None
+                ) -> list[Detections]:
     "Detections of a few images; boxes [B, N, 4] xyxy in pixels."
-    function, kept = SCORE_FUNCTIONS[cfg.score_function], {}
-    values = function.values(logits)
+    function = SCORE_FUNCTIONS[cfg.score_function]
+    kept: dict[int, tuple] = {}
+    values = only_best(function.values(logits), cfg.class_candidates)
+    values = above(values, floors, function)
     todo, count = list(range(len(boxes))), 4*cfg.max_boxes
     while todo:
-        kept |= _keep(boxes, values, todo, count, cfg, class_agnostic)
+        kept |= _keep(boxes, values, todo, count, cfg)
         todo = [i for i in todo if kept[i][2]]
         count *= 4
     out = []
     for i, (box, label, _) in sorted(kept.items()):
         out.append(Detections(boxes[i, box], function.scores(values[i, box, label]), label.astype(np.int32)))
     return out
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #views
+Predict = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] # images [B, S, S, 3] to locs and logits
+
+def views(predict: Predict, # a network's, see `Session`
+          images: np.ndarray, # [B, S, S, 3] uint8
+          cfg: InferConfig, # tta
+         ) -> tuple[np.ndarray, np.ndarray]: # locs [B, V*N, 4], logits [B, V*N, C] of V views
+    "What a network answers to images, and with `tta` to the mirrored images."
+    answers = [predict(images)]
+    if cfg.tta == 'flip': answers.append(predict(np.ascontiguousarray(images[:, :, ::-1])))
+    locs, logits = zip(*answers)
+    return np.concatenate(locs, 1), np.concatenate(logits, 1)
+
+# %% ../../nbs/4_detection/01_postprocess.ipynb #decode-views
+def _decode_views(locs: np.ndarray, cfg: InferConfig) -> np.ndarray: # [B, V*N, 4] yxyx
+    "The boxes of all views, those of the mirror mirrored back."
+    first = decode(locs[:, :cfg.num_boxes], cfg)
+    if cfg.tta == 'none': return first
+    mirrored = decode(locs[:, cfg.num_boxes:], cfg)
+    back = flip_boxes(mirrored.reshape(-1, 4)).reshape(mirrored.shape)
+    return np.concatenate([first, back], 1)
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #check-answer
 def _check_answer(name: str, array: np.ndarray, shape: tuple) -> None:
@@ -190,18 +231,18 @@ def _check_answer(name: str, array: np.ndarray, shape: tuple) -> None:
         raise ValueError(f'{name}: the network answered NaN; its weights are damaged or its training diverged')
 
 # %% ../../nbs/4_detection/01_postprocess.ipynb #cell-032
-def postprocess(locs: np.ndarray, # [B, N, 4] as the network predicts them
-                logits: np.ndarray, # [B, N, C]; class 0 is the background
+def postprocess(locs: np.ndarray, # [B, V*N, 4] as the network predicts them; V is 2 with `tta`, else 1
+                logits: np.ndarray, # [B, V*N, C]; class 0 is the background
                 sizes: np.ndarray, # [B, 2] height and width of the original images in pixels
                 cfg: InferConfig, # thresholds, limits and protocol
-                class_agnostic: bool = False, # boxes of different classes suppress each other too
+                floors: np.ndarray | None = None, # [C - 1] least scores by class, above cfg.min_score
                ) -> list[Detections]: # one for each image
     "What was found in each image (paper, 3.7). `ValueError` for shapes that do not fit `cfg` and for NaN."
     locs, logits, sizes = np.asarray(locs, np.float32), np.asarray(logits, np.float32), np.asarray(sizes)
-    _check_answer('locs', locs, (len(sizes), cfg.num_boxes, 4))
-    _check_answer('logits', logits, (len(sizes), cfg.num_boxes, cfg.class_num))
-    boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(decode(locs, cfg)), sizes)]
+    rows = cfg.num_boxes*(2 if cfg.tta == 'flip' else 1)
+    _check_answer('locs', locs, (len(sizes), rows, 4))
+    _check_answer('logits', logits, (len(sizes), rows, cfg.class_num))
+    boxes = [to_pixels(b, *size) for b, size in zip(clip_boxes(_decode_views(locs, cfg)), sizes)]
     out = []
-    for i in range(0, len(boxes), 16):
-        out += _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg, class_agnostic)
-    return out
+    for i in range(0, len(boxes), 16): out += _some_images(np.stack(boxes[i:i + 16]), logits[i:i + 16], cfg, floors)
+    return [replace(found, size=(int(h), int(w))) for found, (h, w) in zip(out, sizes)]

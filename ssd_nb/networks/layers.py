@@ -151,6 +151,8 @@ class NetworkConfig(BoxConfig):
         "channels of the further feature maps, each half the size", low=1)
     extra_ratios: tuple[float, ...] = number((.2, .25, .5, .25),
         "hidden width of their blocks, as a fraction of the block's input", low=.01, high=6)
+    backbone_padding: str = number('same', "where strided windows of the backbone pad even sides: same, after them "
+        "alone (TensorFlow, MindSpore); or both, before them too (PyTorch)", choices=('same', 'both'))
     norm_eps: float = number(1e-3, "added to the variance in batch norm", low=1e-12)
     norm_momentum: float = number(.97,
         "fraction of the running statistics that a step keeps (PyTorch calls 1 minus this momentum)", low=0, high=1)

@@ -10,7 +10,8 @@ from .heads import head_rows, separable_head
 from .layers import Layer, NetworkConfig, Row, same_conv
 
 # %% auto #0
-__all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'separable_extra', 'extras', 'mobilenet_v2']
+__all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'padded', 'separable_extra', 'extras',
+           'mobilenet_v2']
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011
 def bottleneck(name: str, # of the row
@@ -77,6 +78,14 @@ def backbone(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # eac
         if groups is cfg.features_1: yield pointwise('tap', row, cfg.tap_ratio*row.cout, 0), size
     yield pointwise('last', row, cfg.last_channels, 1), size
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #padded
+def padded(row: Row, # of the backbone
+           how: str, # cfg.backbone_padding
+          ) -> Row:
+    "The row with its padding after even sides alone, as it is built, or on both."
+    if how == 'same': return row
+    return replace(row, layers=tuple(replace(layer, padding=(layer.kernel//2,)*4) for layer in row.layers))
+
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-017
 def separable_extra(name: str, size: tuple[int, int], channels: tuple[int, int, int]) -> tuple[Layer, ...]:
     "Narrow, depthwise of stride 2, widen; see `bottleneck`."
@@ -99,7 +108,7 @@ def extras(cfg: NetworkConfig, # channels and ratios
 def mobilenet_v2(cfg: NetworkConfig) -> Iterator[Row]:
     "Backbone, further feature maps, location heads, class heads."
     trunk = []
-    for row, size in backbone(cfg): trunk.append(row)
+    for row, size in backbone(cfg): trunk.append(padded(row, cfg.backbone_padding))
     trunk += extras(cfg, row, size)
     yield from trunk
     yield from head_rows(cfg, [r for r in trunk if r.feature_map is not None], separable_head)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Iterator
 from .heads import head_rows, pointwise_head
 from .layers import Layer, NetworkConfig, Row, same_conv
-from .mobilenet import blocks, bottleneck, extras, pointwise
+from .mobilenet import blocks, bottleneck, extras, padded, pointwise
 
 # %% auto #0
 __all__ = ['early_rows', 'late_rows', 'dense_extra', 'mobilenet_v2_openimages']
@@ -55,7 +55,7 @@ def mobilenet_v2_openimages(cfg: NetworkConfig) -> Iterator[Row]:
     "Backbone, further feature maps, location heads, class heads."
     early = list(early_rows(cfg))
     late = list(late_rows(cfg, *early[-1], number=len(early)))
-    trunk = [row for row, _ in early + late]
+    trunk = [padded(row, cfg.backbone_padding) for row, _ in early + late]
     trunk += extras(cfg, *late[-1], dense_extra)
     yield from trunk
     yield from head_rows(cfg, [r for r in trunk if r.feature_map is not None], pointwise_head)

@@ -8,6 +8,7 @@ from typing import Iterator, Sequence
 from ..errors import ConfigError
 from .heads import PAD, head_rows
 from .layers import Layer, NetworkConfig, Row, same_conv
+from .mobilenet import padded
 
 # %% auto #0
 __all__ = ['WIDTH', 'EPS', 'SEPARABLES', 'merged_rows', 'check_pyramid', 'pyramid', 'shared_head', 'detector_on', 'mobilenet_v1',
@@ -98,4 +99,5 @@ def mobilenet_v1(cfg: NetworkConfig) -> Iterator[Row]:
 # %% ../../nbs/2_network/07_pyramid.ipynb #v1-2
 def mobilenet_v1_fpn(cfg: NetworkConfig) -> Iterator[Row]:
     "MobileNetV1 with a feature pyramid."
-    yield from detector_on(cfg, list(mobilenet_v1(cfg)), ('block5', 'block11', 'block13'))
+    trunk = [padded(row, cfg.backbone_padding) for row in mobilenet_v1(cfg)]
+    yield from detector_on(cfg, trunk, ('block5', 'block11', 'block13'))

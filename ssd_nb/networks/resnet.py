@@ -6,6 +6,7 @@
 from __future__ import annotations
 from typing import Iterator
 from .layers import Layer, NetworkConfig, Row, same_conv, same_padding
+from .mobilenet import padded
 from .pyramid import detector_on
 
 # %% auto #0
@@ -50,4 +51,5 @@ def resnet50(cfg: NetworkConfig) -> Iterator[Row]:
 # %% ../../nbs/2_network/08_resnet.ipynb #trunk-2
 def resnet50_fpn(cfg: NetworkConfig) -> Iterator[Row]:
     "ResNet50 with a feature pyramid."
-    yield from detector_on(cfg, list(resnet50(cfg)), ('block7', 'block13', 'block16'))
+    trunk = [padded(row, cfg.backbone_padding) for row in resnet50(cfg)]
+    yield from detector_on(cfg, trunk, ('block7', 'block13', 'block16'))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 import json
 import pickle
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 import numpy as np
@@ -20,7 +19,8 @@ from ..errors import later
 from ..files import replacing
 from ..data.records import Dataset
 from ..data.loader import EvalBatch, Loader
-from ..detection.postprocess import Detections, postprocess
+from ..detection.detections import Detections
+from ..detection.postprocess import postprocess, views
 from ..visualize import panels, plot_lines, save_figure, show_grid
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
@@ -44,7 +44,7 @@ def predictions(session: Session, # a network
         count = sum(len(batch) for batch in loader.batches(0))
         with tqdm(total=count, desc='evaluate', unit='image', disable=hidden, leave=False) as bar:
             for batch in loader.epoch():
-                locs, logits = session.predict(batch.images)
+                locs, logits = views(session.predict, batch.images, cfg)
                 yield batch, locs, logits
                 bar.update(len(batch.images))
 
@@ -92,7 +92,7 @@ def confident(found: Detections, # of an image, the highest score first
              ) -> Detections:
     "The detections worth looking at."
     enough = found.scores >= min_score
-    return Detections(*(getattr(found, f.name)[enough][:most] for f in fields(found)))
+    return found.keep(np.flatnonzero(enough)[:most])
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-021
 def detections_picture(dataset: Dataset, # where the images are

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 from ..artists import Picture
-from ..backends.session import Session
+from ..backends.session import Session, make_session
 from ..config import PRESETS, SSDConfig
 from ..data.records import Dataset
 from ..detection.coco_eval import evaluate
@@ -24,11 +24,12 @@ from .advice import Facts, next_steps, objects_by_class, too_small
 from .evaluation import LOOK, count_kinds, curves_picture, detect_all, kinds_by_image, review_picture
 from .metrics import curves
 from .run import Run
+from .stop import Stop
 
 # %% auto #0
 __all__ = ['MEASURES', 'KIND_NOTES', 'STYLE', 'html_text', 'html_table', 'html_picture', 'departures', 'read_predictions',
            'run_minutes', 'part_of', 'learnt_mAP', 'facts_of', 'numbers_section', 'classes_section',
-           'evaluation_section', 'html_page', 'write_report']
+           'evaluation_section', 'html_page', 'write_report', 'evaluated_session', 'leave_report']
 
 # %% ../../nbs/8_training/05c_report.ipynb #html-parts
 def html_text(value: Any) -> str:
@@ -232,3 +233,27 @@ def write_report(run: Run, # finished
     page = html_page(f'Report on {run.folder.name}', _report_sections(run, learn, judge, train_mAP))
     with replacing(run.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     return run.folder/'report.html'
+
+# %% ../../nbs/8_training/05c_report.ipynb #averaged
+def evaluated_session(session: Session, # in training
+                      cfg: SSDConfig, # ema
+                     ) -> Session:
+    "The session that is evaluated: with moving averages instead of the weights, if there are any."
+    if not cfg.ema: return session
+    averaged = make_session(cfg.backend, cfg, training=False)
+    averaged.set_state(session.get_state())
+    return averaged
+
+# %% ../../nbs/8_training/05c_report.ipynb #leave-report
+def leave_report(session: Session, # trained
+                 learn: Dataset, # what it has learnt
+                 judge: Dataset | None, # what it was evaluated on
+                 run: Run, # at its end
+                 stop: Stop, # obeyed at once: nothing would be lost
+                ) -> None:
+    "Write report.html, and say where it is."
+    if not run.writes: return
+    with stop.anytime():
+        known = learnt_mAP(evaluated_session(session, run.cfg), learn, run.cfg) if judge else None
+        path = write_report(run, learn, judge, known)
+    run.say(f'what to try next: {path}')

@@ -5,17 +5,18 @@
 # %% ../../nbs/8_training/04_start.ipynb #imports
 from __future__ import annotations
 import sys
+from typing import Any
 import numpy as np
 from ..backends.session import for_inference, SCALER
-from ..config import PRESETS, SSDConfig
+from ..config import SSDConfig
 from ..errors import ConfigError
 from ..learning.schedule import learning_rates
 from ..networks.table import initial_state, parameters
 from ..backends.reference import reference_names
-from ..weights import PUBLISHED, find_checkpoint, load
+from ..weights import find_checkpoint, load
 
 # %% auto #0
-__all__ = ['continues', 'run_rates', 'pretrained_state', 'heads_anew']
+__all__ = ['continues', 'run_rates', 'pretrained_state', 'as_flag', 'check_transforms', 'heads_anew', 'backbone_alone']
 
 # %% ../../nbs/8_training/04_start.ipynb #cell-043
 def continues(cfg: SSDConfig) -> bool:
@@ -37,9 +38,12 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
                     ) -> dict[str, np.ndarray]: # for the run's network
     "The weights of `cfg.pre_trained`; with their momentum if its training goes on."
     source = find_checkpoint(cfg.pre_trained)
-    state, old, _ = load(source)
+    state, old, about = load(source)
     anew = cfg.filter_weight
-    if str(source) in PUBLISHED: anew = heads_anew(cfg, old) or anew
+    if 'insists' in about:
+        check_transforms(cfg, old, about)
+        if not about['complete']: return {**initial_state(cfg), **backbone_alone(cfg, state)}
+        anew = heads_anew(cfg, old) or anew
     if not continues(cfg): state = for_inference(state)
     state.pop(SCALER, None)
     if anew:
@@ -50,27 +54,65 @@ def pretrained_state(cfg: SSDConfig, # pre_trained and what to leave out of it
                           f'give --filter_weight true to learn the heads anew')
     return {**initial_state(cfg), **state}
 
+# %% ../../nbs/8_training/04_start.ipynb #cell-045-2
 def _filtered(old: SSDConfig, parts: tuple[str, ...]) -> set[str]:
     "Names of the checkpoint's parameters that contain one of the parts, by our name or the reference's."
     theirs = reference_names(old)
     both = {p.name: f'{p.name} {theirs.get(p.name, "")}' for p in parameters(old)}
     return {name for name, text in both.items() if any(part in text for part in parts)}
 
+# %% ../../nbs/8_training/04_start.ipynb #transforms
+def as_flag(name: str, # of a field
+            value: Any, # of it
+           ) -> str: # as the command line takes it
+    "A field as a flag."
+    text = ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return f'--{name} {text}' if text else f"--{name} ''"
+
+# %% ../../nbs/8_training/04_start.ipynb #transforms-2
+def check_transforms(cfg: SSDConfig, # pre_trained; the network to be trained
+                     theirs: SSDConfig, # of the weights
+                     about: dict[str, Any], # that `load` gives
+                    ) -> None:
+    "Raise `ConfigError` with the flags that are missing unless the run has the numbers that the weights insist upon."
+    wanted = [name for name in about['insists'] if getattr(cfg, name) != getattr(theirs, name)]
+    if not wanted: return
+    preset = SSDConfig.preset(about['preset'])
+    alone = [name for name in wanted if getattr(preset, name) != getattr(theirs, name)] # that the preset does not give
+    flags = [as_flag(name, getattr(theirs, name)) for name in alone]
+    if len(alone) < len(wanted): flags.insert(0, f'--preset {about["preset"]}')
+    raise ConfigError(f'pre_trained: {cfg.pre_trained} has another {", ".join(wanted)}; give {" ".join(flags)}')
+
 # %% ../../nbs/8_training/04_start.ipynb #heads-anew
 def _shapes(cfg: SSDConfig, heads: bool) -> dict[str, tuple[int, ...]]:
     "Parameters by name, of the heads or of all else."
     return {p.name: tuple(p.shape) for p in parameters(cfg) if (p.part == 'head') == heads}
 
-def heads_anew(cfg: SSDConfig, # pre_trained is a name; the network to be trained
-               theirs: SSDConfig, # of the published weights
+# %% ../../nbs/8_training/04_start.ipynb #heads-anew-2
+def heads_anew(cfg: SSDConfig, # pre_trained; the network to be trained
+               theirs: SSDConfig, # of the weights of a detector
               ) -> bool:
     "Whether the heads are learnt anew, with a sentence if so. Raises `ConfigError` for another network."
-    preset = PUBLISHED[cfg.pre_trained].preset
-    wanted = [name for name in PRESETS[preset] if name != 'class_num' and getattr(cfg, name) != getattr(theirs, name)]
-    if wanted or _shapes(cfg, heads=False) != _shapes(theirs, heads=False):
-        which = f'another {", ".join(wanted)}' if wanted else 'layers of other shapes'
-        raise ConfigError(f'pre_trained: {cfg.pre_trained} has {which}; give --preset {preset}')
+    if _shapes(cfg, heads=False) != _shapes(theirs, heads=False):
+        raise ConfigError(f'pre_trained: {cfg.pre_trained} has layers of other shapes')
     if cfg.classes == theirs.classes and _shapes(cfg, heads=True) == _shapes(theirs, heads=True): return False
     print(f'pre_trained: the heads of {cfg.pre_trained} are for other classes or boxes; they are learnt anew',
           file=sys.stderr)
     return True
+
+# %% ../../nbs/8_training/04_start.ipynb #backbone
+def backbone_alone(cfg: SSDConfig, # pre_trained; the network to be trained
+                   state: dict[str, np.ndarray], # of a backbone
+                  ) -> dict[str, np.ndarray]: # what fits
+    "A backbone for a detector, with a sentence on what is learnt anew. Raises `ConfigError` for one that does not fit."
+    ours = {p.name: p for p in parameters(cfg) if p.part == 'backbone'}
+    if any(state[name].shape != tuple(p.shape) for name, p in ours.items() if name in state):
+        raise ConfigError(f'pre_trained: {cfg.pre_trained} has layers of other shapes')
+    missing = list(dict.fromkeys(name.rpartition('.')[0] for name in ours if name not in state))
+    drawn = [p.name for p in ours.values() if p.name not in state and p.kind == 'weight']
+    if drawn and cfg.freeze_layer:
+        raise ConfigError(f'freeze_layer: {drawn[0]} would stay as random as it is drawn, because {cfg.pre_trained} '
+                          f'has none; leave freeze_layer out')
+    anew = ', '.join([*missing, 'the further feature maps and the heads'])
+    print(f'pre_trained: {cfg.pre_trained} is a backbone; {anew} are learnt anew', file=sys.stderr)
+    return {name: state[name] for name in ours if name in state}
