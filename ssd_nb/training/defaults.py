@@ -12,11 +12,11 @@ from ..data.dataset import read_notes, settled
 from ..data.findings import Findings
 from ..errors import ConfigError, UserError
 from ..networks.layers import NetworkConfig
-from ..weights import PUBLISHED, get
+from ..weights import get
 
 # %% auto #0
-__all__ = ['LOOKS', 'START', 'fitting_batch', 'fitting_epochs', 'has_start', 'chooses_network', 'Choice', 'suggested',
-           'pictures_to_learn', 'folder_config', 'by_data_alone', 'asked_for']
+__all__ = ['LOOKS', 'START', 'START_PRESET', 'fitting_batch', 'fitting_epochs', 'has_start', 'chooses_network', 'Choice',
+           'suggested', 'pictures_to_learn', 'folder_config', 'by_data_alone', 'asked_for']
 
 # %% ../../nbs/8_training/04b_defaults.ipynb #steps
 LOOKS = {True: 6000, False: 16000} # images in all epochs together: from trained weights, from random ones
@@ -37,7 +37,7 @@ def fitting_epochs(images: int, # to learn from
     return min(max(round(LOOKS[trained]/max(images, 1)), 10), 300)
 
 # %% ../../nbs/8_training/04b_defaults.ipynb #start
-START = 'openimages' # published weights for data of any kind
+START, START_PRESET = 'openimages', 'ssd300_mobilenet_v2_openimages' # published weights, and their network
 
 # %% ../../nbs/8_training/04b_defaults.ipynb #start-2
 def has_start() -> str:
@@ -98,7 +98,7 @@ def folder_config(given: dict[str, Any], # values by name; where the data are am
     base: dict[str, Any] = {}
     if not chooses_network(given):
         missing = has_start()
-        preset = 'tiny' if missing else PUBLISHED[START].preset
+        preset = 'tiny' if missing else START_PRESET
         base = {**PRESETS[preset]} if missing else {**PRESETS[preset], 'pre_trained': START}
         if missing: lines.append(f'no trained weights ({missing}); --preset tiny: a small network, from random weights')
         else: lines.append(f'--preset {preset} --pre_trained {START}: it has seen photographs before')
