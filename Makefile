@@ -11,7 +11,7 @@ INSTALL  := $(BIN)/python -m pip install --quiet --constraint constraints.txt $(
 ONE      := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo train test notebooks lab book clean readme
+.PHONY: help demo train test bench notebooks lab book clean readme
 
 help: ## this list
 	@grep -hE '^[a-z ]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+)[a-z ]*:.*## (.*)/  make \1\t\2/'
@@ -25,6 +25,9 @@ train: .venv/installed-$(BACKEND) ## draw the toy scenes, train on them in minut
 test: .venv/installed-test ## run all notebooks and all tests
 	$(ONE) $(BIN)/nbdev_test --n_workers 2
 	$(ONE) $(BIN)/python -m pytest --quiet --numprocesses 2 --dist loadfile --durations=10 tests
+
+bench: .venv/installed-test ## measure speed beside plain PyTorch; nbs/images/bench.json and a picture
+	$(BIN)/python scripts/bench.py $(ARGS)
 
 readme: .venv/installed-test ## write README.md from nbs/index.ipynb
 	$(BIN)/python scripts/make_readme.py

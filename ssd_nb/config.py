@@ -48,7 +48,8 @@ class StartConfig(Numbers):
 @dataclass(frozen=True)
 class RunConfig(Numbers):
     "run"
-    backend: str = number('torch', "framework", choices=('torch', 'mindspore'))
+    backend: str = number('torch', "framework; onnx answers on a CPU and does not learn",
+        choices=('torch', 'mindspore', 'onnx'))
     device: str = number('auto', "auto, cpu, cuda, cuda:1, Ascend ... as the framework names it")
     checkpoint_path: str = number('', "checkpoint to evaluate")
     num_workers: int = number(1, "processes that prepare batches; 0 prepares them in the training process", low=0)

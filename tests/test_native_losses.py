@@ -8,7 +8,6 @@ from ssd_nb.backends.session import make_session
 from ssd_nb.detection.postprocess import all_scores
 from ssd_nb.learning.losses import LossConfig, batch_gradients, batch_loss, hard_negatives
 
-BACKENDS = 'torch', 'mindspore'
 CONFIGS = dict(focal=LossConfig(alpha=.6, gamma=1.), paper=LossConfig(class_loss='hard_negatives'),
                few=LossConfig(class_loss='hard_negatives', negatives_per_positive=.4))
 
@@ -43,22 +42,18 @@ def batch_of(seed, matched=.1):
     labels[2] = 0
     return arrays, labels
 
-@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('name', CONFIGS)
 @pytest.mark.parametrize('matched', [.1, .6, 0.], ids=['some', 'most', 'none'])
 def test_loss_and_gradients_are_those_of_the_specification(backend, name, matched):
-    pytest.importorskip(backend)
     (arrays, labels), cfg = batch_of(1, matched), CONFIGS[name]
     loss, *gradients = ANSWERS[backend](arrays, labels, cfg)
     assert np.isclose(loss, batch_loss(*arrays, labels, cfg), rtol=1e-5)
     expected = batch_gradients(*arrays, labels, cfg)
     for found, known in zip(gradients, expected): assert np.allclose(found, known, atol=1e-5)
 
-@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('ratio', [0., .4, 1., 3., 50.])
 def test_of_equal_negatives_the_first_are_chosen(backend, ratio):
     "Few values and many ties, zeros among them: the gradients say who was chosen."
-    pytest.importorskip(backend)
     rng = np.random.default_rng(5)
     arrays, labels = batch_of(2)
     logits = np.zeros((3, 40, 6), np.float32)
@@ -71,19 +66,15 @@ def test_of_equal_negatives_the_first_are_chosen(backend, ratio):
     background = (labels == 0) & ~certain
     assert ((np.abs(by_logits).sum(-1) > 0) == chosen)[background].all()
 
-@pytest.mark.parametrize('backend', BACKENDS)
 def test_the_papers_loss_learns_a_batch(backend):
     "Sixty steps on one batch, whatever the weights: the loss falls to a fraction."
-    pytest.importorskip(backend)
     cfg = SMALL.replace(class_loss='hard_negatives')
     session, batch = make_session(backend, cfg, device='cpu'), random_batch(cfg, 8)
     losses = [float(session.train_step(batch, .02)) for _ in range(60)]
     assert np.isfinite(losses).all() and losses[-1] < .7*losses[0]
 
-@pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('class_loss', ['focal', 'hard_negatives'])
 def test_decoded_networks_score_as_the_library_does(backend, class_loss):
-    pytest.importorskip(backend)
     module = importlib.import_module(f'ssd_nb.backends.{backend}')
     cfg, rng = SMALL.replace(class_loss=class_loss), np.random.default_rng(0)
     session, images = make_session(backend, cfg, training=False, device='cpu'), random_batch(cfg, 2).images

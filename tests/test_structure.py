@@ -22,7 +22,7 @@ WINGS = { # folder of notebooks: modules and packages that it exports
     '8_training': 'training train',
     '9_use': 'eval detector video predict export hub cli demo __main__ __init__'}
 HEAVY = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'tensorboardX', 'fcntl') # functions may import these and say why
-PAIR = ('backends.torch', 'backends.mindspore') # the same things in two frameworks, by the same names
+PAIR = ('backends.torch', 'backends.mindspore', 'backends.onnx') # the same things, by the same names
 DOORS = ('checkpoint', 'weights') # `load` of either opens a file; the second's takes a name, too
 SEAM = ('make_session', 'join', 'launcher') # what `backends.session` asks of either
 CELL, MEDIAN, MODULE, WIDTH = 30, 10, 300, 120 # lines of a cell, of the cell in the middle, of a module; characters

@@ -48,7 +48,8 @@ def _framework(name: str) -> ModuleType:
     "The backend's module, imported when it is first asked for; `MissingPackage` if its framework is not installed."
     known = SSDConfig.__dataclass_fields__['backend'].metadata['choices']
     if name not in known: raise ConfigError(f'no backend {name!r}; there are {" and ".join(known)}')
-    return optional(f'ssd_nb.backends.{name}', name, f'the {name} backend')
+    extra = 'export' if name == 'onnx' else name # of pip
+    return optional(f'ssd_nb.backends.{name}', extra, f'the {name} backend')
 
 def make_session(name: str, # 'torch' or 'mindspore'
                  cfg: SSDConfig, # the numbers
