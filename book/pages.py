@@ -43,6 +43,10 @@ def sources() -> dict[str, Path]:
     "The notebook of each module, in the order of the book."
     return {module: path for path in notebooks() if (module := read(path)[1])}
 
+def dotted(module: str) -> str:
+    "A module's name as it is imported; `__init__` is the library itself."
+    return 'ssd_nb' if module == '__init__' else f'ssd_nb.{module}'
+
 @lru_cache(None)
 def public() -> dict[str, str]:
     "The place of each public name of the library in the reference."
@@ -50,7 +54,7 @@ def public() -> dict[str, str]:
     for module in sources():
         tree = ast.parse((LIBRARY/f'{module.replace(".", "/")}.py').read_text(encoding='utf-8'))
         names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
-        for name in names: places.setdefault(name, f'ssd_nb.{module}.{name}')
+        for name in names: places.setdefault(name, f'{dotted(module)}.{name}')
     commands = {module.split('.')[0] for module in sources()} # `train` in prose is the command
     return {name: place for name, place in places.items() if name[0] != '_' and name not in commands | {'main'}}
 
@@ -106,14 +110,14 @@ def page(path: Path) -> tuple[str, dict[str, bytes]]:
         parts.append(code(cell.source, module))
         parts += [output(out, f'{path.stem}-{k}-{n}', pictures) for n, out in enumerate(cell.outputs)]
     up = '../'*(len(path.relative_to(NBS).parts) - 1)
-    reference = f' · reference: [ssd_nb.{module}]({up}reference/{module}.md)' if module else ''
+    reference = f' · reference: [{dotted(module)}]({up}reference/{module}.md)' if module else ''
     parts.append(f'---\nNotebook: [{path.relative_to(ROOT).as_posix()}]({path.name}){reference}')
     return '\n\n'.join(filter(None, parts)) + '\n', pictures
 
 def reference(module: str) -> str:
     "The page of a module; mkdocstrings fills it."
     path = sources()[module]
-    return f'# ssd_nb.{module}\n\nExplained in [{read(path)[2]}](../{page_of(path)}).\n\n::: ssd_nb.{module}\n'
+    return f'# {dotted(module)}\n\nExplained in [{read(path)[2]}](../{page_of(path)}).\n\n::: {dotted(module)}\n'
 
 def top(name: str) -> str:
     "A file of the repository's top as a page."
