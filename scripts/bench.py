@@ -124,7 +124,8 @@ def network_rows(preset: str, seconds: float) -> list[dict]:
         images = random_batch(cfg, batch).images
         rows = turns('forward', {n: lambda s=s: s.predict(images) for n, s in sessions.items()}, seconds, batch,
                      preset=preset)
-        found += [row | dict(peak_mb=peak_memory('forward', row['what'], preset, batch)) for row in rows]
+        if batch == 8: rows = [r | dict(peak_mb=peak_memory('forward', r['what'], preset, batch)) for r in rows]
+        found += rows
     sessions, data = {name: make(name, cfg, True) for name in learners}, random_batch(cfg, 8)
     rows = turns('step', {n: lambda s=s: float(s.train_step(data, .001)) for n, s in sessions.items()}, seconds, 8,
                  preset=preset)
@@ -202,13 +203,17 @@ def main() -> None:
     about, folder = machine(), Path(tempfile.mkdtemp())
     write_shapes(folder, train=64, val=64)
     empty, config = ['-c', 'pass'], ['-c', 'import ssd_nb.config']
-    rows = commands(args.seconds, dict(python=empty, config=config, help=['-m', 'ssd_nb.train', '--help']), 'start')
+    rows: list[dict] = []
+    def keep(more: list[dict]) -> None: # at once: a long run may be stopped
+        rows.extend(more)
+        with replacing(args.out) as f: f.write_text(json.dumps(dict(machine=about, rows=rows), indent=1))
+    keep(commands(args.seconds, dict(python=empty, config=config, help=['-m', 'ssd_nb.train', '--help']), 'start'))
     opened = dict(scenes=['-c', OPEN, str(folder), 'train', '7'])
     if args.large: opened['COCO size'] = ['-c', OPEN, str(args.large), 'train2017', '81']
-    rows += commands(args.seconds, opened, 'open') + loader_rows(folder, args.seconds)
-    for preset in args.presets: rows += network_rows(preset, args.seconds)
-    rows += other_rows(folder, args.seconds)
-    with replacing(args.out) as f: f.write_text(json.dumps(dict(machine=about, rows=rows), indent=1), encoding='utf-8')
+    keep(commands(args.seconds, opened, 'open'))
+    keep(loader_rows(folder, args.seconds))
+    keep(other_rows(folder, args.seconds))
+    for preset in args.presets: keep(network_rows(preset, args.seconds))
     picture(rows, args.out.with_suffix('.png'))
     print(f'{args.out}, {args.out.with_suffix(".png")}')
 

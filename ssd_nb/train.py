@@ -5,37 +5,37 @@
 # %% ../nbs/8_training/06_train.ipynb #cell-002
 from __future__ import annotations
 import os
-import signal
 import sys
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Any, Sequence
 import numpy as np
-from safetensors import SafetensorError
 from tqdm import tqdm
 from .backends.session import LAUNCHED, Alone, Group, Session, join, launcher, make_session
 from .detection.coco_eval import evaluate, format_report
-from .config import SSDConfig, config_from_args, make_parser
-from .errors import ConfigError, UserError, plain_errors
+from .config import SSDConfig, config_from_args, config_values, make_config, make_parser
+from .errors import ConfigError, plain_errors
 from .fields import Parser
 from .data import mindrecord
 from .data.dataset import data_sentence
 from .data.records import Dataset
-from .training.evaluation import detect_all, save_evaluation
+from .training.evaluation import detect_all, evaluation_due, save_evaluation
+from .training.report import evaluated_session, leave_report
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
+from .training.defaults import asked_for, by_data_alone
 from .training.folded import comes_folded, measure_norms
 from .training.start import continues, pretrained_state, run_rates
-from .training.stop import check_finite, leave_if_asked, Stop, Stopped
+from .training.stop import check_finite, last_words, leave_if_asked, Stop, Stopped
 from .training.run import (
-    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, RunError, save_run, start_run, write_steps)
+    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, save_run, start_run, write_steps)
 from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 
 # %% auto #0
-__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'evaluation_due', 'judge_epoch', 'finish_epoch', 'open_splits',
-           'begin', 'last_words', 'train_epochs', 'train', 'train_parser', 'main']
+__all__ = ['HELP', 'train_epoch', 'after_step', 'evaluate_now', 'judge_epoch', 'finish_epoch', 'open_splits', 'begin',
+           'train_epochs', 'train', 'train_parser', 'main']
 
 # %% ../nbs/8_training/06_train.ipynb #cell-056
 def train_epoch(session: Session, # in training
@@ -81,11 +81,7 @@ def evaluate_now(session: Session, # in training
                 ) -> bool: # whether it is the best so far
     "Evaluate with all devices through the path of `ssd_nb.eval`."
     cfg, last = run.cfg, run.steps[-1]
-    if cfg.ema:
-        averaged = make_session(cfg.backend, cfg, training=False)
-        averaged.set_state(session.get_state())
-        session = averaged
-    detections = detect_all(session, dataset, cfg, group=run.group)
+    detections = detect_all(evaluated_session(session, cfg), dataset, cfg, group=run.group)
     if not run.writes: return False
     report = evaluate(detections, dataset, cfg.rules)
     last.mAP, last.AP50 = report.stats['AP'], report.stats['AP50']
@@ -94,13 +90,6 @@ def evaluate_now(session: Session, # in training
     return last.mAP > run.best
 
 # %% ../nbs/8_training/06_train.ipynb #cell-059
-def evaluation_due(cfg: SSDConfig, # eval_start_epoch, eval_interval
-                   number: int, # of the epoch, from 1
-                  ) -> bool:
-    "Whether an epoch is evaluated: from the first one on in equal steps, and the last in any case."
-    later = number - cfg.eval_start_epoch
-    return number == cfg.epoch_size or (later >= 0 and later % cfg.eval_interval == 0)
-
 def judge_epoch(session: Session, # in training
                 judge: Dataset, # to evaluate on
                 run: Run, # takes numbers and files
@@ -168,27 +157,6 @@ def begin(cfg: SSDConfig, # of the run
         run.events = EventFile(run.folder, shown)
     return run, session, place
 
-# %% ../nbs/8_training/06_train.ipynb #cell-064
-def _go_on(run: Run) -> str:
-    "The command that goes on with a run."
-    saved = (run.folder/'last.safetensors').exists()
-    how = 'go on' if saved else 'nothing was saved yet; begin again'
-    return f'{how} with: python -m ssd_nb.train --resume {run.folder}'
-
-@contextmanager
-def last_words(run: Run) -> Iterator[None]:
-    "Turn what ends a run into a sentence with the command that goes on."
-    try: yield
-    except Stopped as e:
-        if not run.writes: raise Stopped('', e.signum) from None # rank 0 says it, when it has saved
-        at = f'epoch {run.steps[-1].epoch} step {run.steps[-1].step}' if run.steps else 'the start'
-        raise Stopped(f'{signal.Signals(e.signum).name}: stopped after {at}; {_go_on(run)}', e.signum) from None
-    except (UserError, OSError, SafetensorError) as e:
-        what = str(e)
-        if isinstance(e, OSError): what = f'{e.filename or run.folder}: {e.strerror or e}'
-        if isinstance(e, SafetensorError): what = f'{run.folder}: the checkpoint cannot be written ({e})'
-        raise RunError(f'{what}; when that is mended, {_go_on(run)}') from e
-
 # %% ../nbs/8_training/06_train.ipynb #cell-065
 def _greet(run: Run, place: Place, images: int) -> None:
     "What is going to happen."
@@ -200,6 +168,7 @@ def _greet(run: Run, place: Place, images: int) -> None:
                 f'with --pre_trained {run.folder}')
     elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
 
+# %% ../nbs/8_training/06_train.ipynb #cell-065-2
 def train_epochs(session: Session, # in training
                  loader: Loader, # batches
                  judge: Dataset | None, # to evaluate on
@@ -215,17 +184,25 @@ def train_epochs(session: Session, # in training
         if now.start < count: end_epoch(run, session, seconds, count - now.start)
         finish_epoch(session, judge, run, epoch, count, stop)
 
+# %% ../nbs/8_training/06_train.ipynb #joined
+def _joined(cfg: SSDConfig) -> Group:
+    "The devices that train together."
+    group = join(cfg.backend, cfg.device)
+    if cfg.device_num in (1, group.world): return group
+    raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
+
 # %% ../nbs/8_training/06_train.ipynb #train-code
-def train(cfg: SSDConfig, # all numbers
+def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path of a data set, as `data`
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
+          **values: Any, # numbers by name, over those of `cfg`; `preset` may be one of them
          ) -> Run: # what it left behind
     "Train a detector, on all devices of this process's group. Raises `UserError` or `Stopped` with a sentence."
+    if not isinstance(cfg, SSDConfig): cfg = asked_for(cfg, resume, values)
+    elif values: cfg = make_config(values, cfg)
     if cfg.tensorboard: event_format() # is it installed?
     with Stop() as stop, ExitStack() as stack:
         with stop.anytime():
-            group = join(cfg.backend, cfg.device)
-            if cfg.device_num not in (1, group.world):
-                raise ConfigError(f'device_num: {cfg.device_num}, but {group.world} processes were started')
+            group = _joined(cfg)
             headers = HeaderCache(Path(cfg.output_dir or 'runs/new').parent/'.headers.json') # beside the run
             cfg, learn, judge = open_splits(cfg, group, headers)
             check_batch(cfg)
@@ -237,11 +214,13 @@ def train(cfg: SSDConfig, # all numbers
         stack.enter_context(last_words(run))
         _greet(run, place, len(learn.records))
         train_epochs(session, loader, judge, run, place, stop)
+        leave_report(session, learn, judge, run, stop)
     return run
 
 # %% ../nbs/8_training/06_train.ipynb #cell-072
 HELP = '''Train a detector. The flags are grouped; each says what it does, its default stands in brackets.
 
+  python -m ssd_nb.train pictures                               a folder with annotations is enough
   python -m ssd_nb.train --preset tiny                          minutes on a CPU, on drawn scenes
   python -m ssd_nb.train PATH                                   your own pictures, annotated in any known format
   python -m ssd_nb.train --coco_root /data/coco2017             SSD300-MobileNetV2 on COCO2017
@@ -251,7 +230,8 @@ HELP = '''Train a detector. The flags are grouped; each says what it does, its d
   python -m ssd_nb.train ... --amp bf16 --run_eval              half precision; evaluate while training
 
 Every run gets a folder of its own: config.yaml, last/best/epoch-N.safetensors, train.log, metrics.csv, curves.png,
-and from evaluations report.json, predictions.json, detections.png. SIGTERM and Ctrl-C save before they end the run.'''
+from evaluations report.json, predictions.json, detections.png, and at the end report.html: how it went, and what to try
+next. SIGTERM and Ctrl-C save before they end the run.'''
 
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
@@ -261,6 +241,7 @@ def train_parser() -> Parser:
                         help='go on with the interrupted run in this folder; its configuration is taken from there')
     return parser
 
+# %% ../nbs/8_training/06_train.ipynb #launch
 def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
     "Become the framework's launcher, which starts this command again in many processes."
     command = launcher(cfg.backend, cfg.device_num, 'ssd_nb.train')
@@ -268,13 +249,23 @@ def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))
     os.execvp(command[0], [*command, *argv])
 
+# %% ../nbs/8_training/06_train.ipynb #launch-2
+def _given(args: Any) -> SSDConfig:
+    "The configuration that the flags ask for."
+    if args.resume: return resumed_config(Path(args.resume), args)
+    values = config_values(args)
+    alone = values.get('data') and not args.preset and not args.config
+    quiet = any(name in os.environ for name in LAUNCHED) # the launcher's process has said it
+    return by_data_alone(values, quiet) if alone else config_from_args(args)
+
+# %% ../nbs/8_training/06_train.ipynb #launch-3
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.train`."
     argv = sys.argv[1:] if argv is None else list(argv)
     with plain_errors():
         args = train_parser().parse_args(argv)
-        cfg = resumed_config(Path(args.resume), args) if args.resume else config_from_args(args)
+        cfg = _given(args)
         if cfg.tensorboard: event_format() # said once, before there are many processes
         if cfg.device_num > 1 and not any(name in os.environ for name in LAUNCHED): _launch(cfg, argv)
         try: train(cfg, args.resume)

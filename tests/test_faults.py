@@ -485,7 +485,7 @@ class Stub:
 
     def train_step(self, batch, lr: float) -> float:
         loss = np.abs(batch.locs).mean() + batch.images.mean()/255 + (batch.labels > 0).mean()
-        assert np.isfinite(loss) and (batch.num_matched > 0).all()
+        assert np.isfinite(loss) and (batch.num_matched > 0).any() # the others are background
         return float(loss)
 
     def predict(self, images):

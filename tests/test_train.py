@@ -30,7 +30,7 @@ def test_same_seed_same_numbers(runs):
 def test_run_folder_and_lines(runs):
     folder, done = runs[0]
     files = {'best.safetensors', 'config.yaml', 'curves.png', 'detections.png', 'epoch-0002.safetensors',
-             'last.safetensors', 'metrics.csv', 'predictions.json', 'report.json', 'train.log'}
+             'last.safetensors', 'metrics.csv', 'predictions.json', 'report.html', 'report.json', 'train.log'}
     assert {p.name for p in folder.iterdir()} == files
     for text in ('epoch: 2 step: 3, loss is ', 'epoch time: ', ', per step time: ', '\nmAP: '):
         assert text in done.stdout

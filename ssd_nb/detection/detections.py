@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Sequence
-from xml.sax.saxutils import escape
+from html import escape
 import numpy as np
 from ..images import AnyImage, pixels
 from ..visualize import save_figure, show_image
@@ -132,10 +132,10 @@ def voc_text(found: Detections) -> str: # XML
     "Detections as a Pascal VOC annotation."
     height, width = found.known_size()
     file = Path(found.image).name if isinstance(found.image, (str, Path)) else ''
-    lines = ['<annotation>', f'  <filename>{escape(file)}</filename>',
+    lines = ['<annotation>', f'  <filename>{escape(file, quote=False)}</filename>',
              f'  <size><width>{width}</width><height>{height}</height><depth>3</depth></size>']
     for label, box in zip(found.labels, found.boxes):
         corners = ''.join(f'<{k}>{v:.2f}</{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), box))
-        name = escape(found.called(label))
+        name = escape(found.called(label), quote=False)
         lines.append(f'  <object><name>{name}</name><difficult>0</difficult><bndbox>{corners}</bndbox></object>')
     return '\n'.join([*lines, '</annotation>', ''])

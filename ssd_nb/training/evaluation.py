@@ -29,7 +29,7 @@ artists, patches = later('ssd_nb.artists'), later('matplotlib.patches') # when s
 # %% auto #0
 __all__ = ['artists', 'patches', 'LOOK', 'MOST', 'MISTAKES', 'predictions', 'detect_by', 'detect_all', 'confident',
            'detections_picture', 'curves_picture', 'kinds_by_image', 'count_kinds', 'rank_images', 'review_picture',
-           'save_evaluation']
+           'evaluation_due', 'save_evaluation']
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-009
 def predictions(session: Session, # a network
@@ -206,6 +206,14 @@ def review_picture(dataset: Dataset, # where the images are
         top -= inches + head + .08
     _legend(fig)
     return fig
+
+# %% ../../nbs/8_training/01_evaluation.ipynb #due
+def evaluation_due(cfg: SSDConfig, # eval_start_epoch, eval_interval
+                   number: int, # of the epoch, from 1
+                  ) -> bool:
+    "Whether an epoch is evaluated: from the first one on in equal steps, and the last in any case."
+    later = number - cfg.eval_start_epoch
+    return number == cfg.epoch_size or (later >= 0 and later % cfg.eval_interval == 0)
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-038
 def save_evaluation(folder: Path, # where to

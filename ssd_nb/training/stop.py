@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterator
 import numpy as np
+from safetensors import SafetensorError
+from ..errors import UserError
 from ..files import replacing
 from .run import PATIENCE, Run, RunError
 
 # %% auto #0
-__all__ = ['Stopped', 'Stop', 'leave_if_asked', 'check_finite']
+__all__ = ['Stopped', 'Stop', 'leave_if_asked', 'check_finite', 'last_words']
 
 # %% ../../nbs/8_training/05_stop.ipynb #cell-048
 class Stopped(Exception):
@@ -79,3 +81,25 @@ def _list_images(run: Run, file: Path) -> None:
     if not run.writes: return
     everyone = [batch for message in messages for batch in json.loads(message)]
     with replacing(file) as f: f.write_text(json.dumps(everyone, indent=1), encoding='utf-8')
+
+# %% ../../nbs/8_training/05_stop.ipynb #cell-064
+def _go_on(run: Run) -> str:
+    "The command that goes on with a run."
+    saved = (run.folder/'last.safetensors').exists()
+    how = 'go on' if saved else 'nothing was saved yet; begin again'
+    return f'{how} with: python -m ssd_nb.train --resume {run.folder}'
+
+# %% ../../nbs/8_training/05_stop.ipynb #cell-064-2
+@contextmanager
+def last_words(run: Run) -> Iterator[None]:
+    "Turn what ends a run into a sentence with the command that goes on."
+    try: yield
+    except Stopped as e:
+        if not run.writes: raise Stopped('', e.signum) from None # rank 0 says it, when it has saved
+        at = f'epoch {run.steps[-1].epoch} step {run.steps[-1].step}' if run.steps else 'the start'
+        raise Stopped(f'{signal.Signals(e.signum).name}: stopped after {at}; {_go_on(run)}', e.signum) from None
+    except (UserError, OSError, SafetensorError) as e:
+        what = str(e)
+        if isinstance(e, OSError): what = f'{e.filename or run.folder}: {e.strerror or e}'
+        if isinstance(e, SafetensorError): what = f'{run.folder}: the checkpoint cannot be written ({e})'
+        raise RunError(f'{what}; when that is mended, {_go_on(run)}') from e
