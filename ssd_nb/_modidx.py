@@ -946,6 +946,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ssd_nb.data.formats._csv_judged': ('6_data/formats.html#_csv_judged', 'ssd_nb/data/formats.py'),
                                      'ssd_nb.data.formats._first_line': ('6_data/formats.html#_first_line', 'ssd_nb/data/formats.py'),
                                      'ssd_nb.data.formats._found': ('6_data/formats.html#_found', 'ssd_nb/data/formats.py'),
+                                     'ssd_nb.data.formats._lists_images': ('6_data/formats.html#_lists_images', 'ssd_nb/data/formats.py'),
                                      'ssd_nb.data.formats._named': ('6_data/formats.html#_named', 'ssd_nb/data/formats.py'),
                                      'ssd_nb.data.formats._never': ('6_data/formats.html#_never', 'ssd_nb/data/formats.py'),
                                      'ssd_nb.data.formats._nothing': ('6_data/formats.html#_nothing', 'ssd_nb/data/formats.py'),

@@ -38,7 +38,8 @@ if BLOCKED:
             report.longrepr = str(item.path), item.location[1], f'needs {BLOCKED}, which is blocked'
         return report
 
-FRAMEWORKS = [name for name in ('torch', 'mindspore') if name != BLOCKED and importlib.util.find_spec(name)]
+BACKENDS = 'torch', 'mindspore'
+FRAMEWORKS = [name for name in BACKENDS if name != BLOCKED and importlib.util.find_spec(name)]
 BACKEND = [*FRAMEWORKS, 'torch'][0] # of tests that either would do for
 SIZES = ('image_shape', 'stem_channels', 'features_1', 'features_2', 'last_channels', 'extra_channels', 'extra_ratios',
          'first_stride', 'steps', 'aspect_ratios')
@@ -49,7 +50,7 @@ def ctrl_c_is_heard():
     "A shell's background jobs start with Ctrl-C ignored and pass that on; a framework may change it on the way."
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-@pytest.fixture(scope='module', params=['torch', 'mindspore'])
+@pytest.fixture(scope='module', params=BACKENDS)
 def backend(request):
     "The name of each framework that is here."
     reason = 'blocked' if request.param == BLOCKED else 'not installed'

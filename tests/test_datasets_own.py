@@ -195,6 +195,20 @@ def test_split_writes_the_division_down(tmp_path, capsys):
     assert 'train: ' in capsys.readouterr().out and not is_divided(settled(at(tmp_path/'new')))
     for training in (True, False): assert content(tmp_path/'new', training) == content(path, training)
 
+def test_split_of_a_format_that_is_only_read(tmp_path, monkeypatch):
+    path = flat_at(tmp_path/'flat')
+    monkeypatch.delitem(WRITERS, 'voc')
+    said = refused('split', str(path), '--out', str(tmp_path/'new'))
+    assert 'nothing writes voc; use convert --to {coco,yolo,csv,txt}' in said and not (tmp_path/'new').exists()
+
+def test_json_without_images_is_no_sign_of_coco(tmp_path):
+    path = flat_at(tmp_path/'flat')
+    file = put(path/'camera.json', '{"exposure": 2}')
+    assert recognise(path)[0] == 'voc'
+    with pytest.raises(DataError, match='known are COCO'): recognise(file)
+    put(file, json.dumps(dict(annotations=[], images=[])))
+    with pytest.raises(DataError, match='could be coco or voc'): recognise(path)
+
 def test_show_draws(tmp_path, capsys):
     file = tmp_path/'look.png'
     assert command.main(['show', str(csv_at(tmp_path/'data')), '--count', '2', '--picture', str(file)]) == 0
@@ -253,7 +267,7 @@ BAD = {
     'auto without a path': ('yolo', lambda root: SSDConfig(dataset='auto'), 'dataset', 'auto', 'give --data PATH'),
     'nothing known': ('voc', elsewhere('my photos'), 'photos', 'no annotations that are known',
         '5 pictures', '--dataset'),
-    'two formats': ('yolo', also('labels.json', '{}'),
+    'two formats': ('yolo', also('labels.json', '{"images": []}'),
         'could be coco or yolo', 'data.yaml names classes', '--dataset yolo'),
     'wrong format named': ('yolo', with_flags(dataset='csv'),
         'no CSV file of that split', 'train.csv', 'give the file itself'),

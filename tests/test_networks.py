@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 import numpy as np
 import pytest
+from conftest import BACKENDS
 from ssd_nb.backends.contract import SMALL, random_batch
 from ssd_nb.boxes.default_boxes import default_boxes
 from ssd_nb.backends.session import AVERAGED, EMA, SCALER, WARM, average_decay, launcher, make_session
@@ -107,28 +108,28 @@ FURTHER = dict(ssd300_vgg16=({}, 1, .001), ssdlite320_mobilenet_v3_large=({}, 5,
 
 @pytest.mark.parametrize('preset', FURTHER)
 def test_outputs_are_the_same_in_both_backends(preset):
-    for name in ('torch', 'mindspore'): pytest.importorskip(name)
+    for name in BACKENDS: pytest.importorskip(name)
     cfg, found = SSDConfig.preset(preset, **FURTHER[preset][0]), []
     images = random_batch(cfg, 1).images
-    for name in ('torch', 'mindspore'):
+    for name in BACKENDS:
         session = make_session(name, cfg, training=False, device='cpu')
         session.set_state(wide_state(cfg))
         found.append(session.predict(images))
-    for a, b in zip(*found):
+    for a, *others in zip(*found):
         assert a.shape[1] == cfg.num_boxes and a.std() > 0
-        assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
+        for b in others: assert np.abs(a - b).max() <= 1e-4*np.abs(a).max()
 
 @pytest.mark.parametrize('preset', FURTHER)
 def test_losses_are_the_same_in_both_backends(preset):
-    for name in ('torch', 'mindspore'): pytest.importorskip(name)
+    for name in BACKENDS: pytest.importorskip(name)
     changes, steps, rate = FURTHER[preset]
     cfg, found = SSDConfig.preset(preset, **changes), []
     batch = random_batch(cfg, least_batch(cfg))
-    for name in ('torch', 'mindspore'):
+    for name in BACKENDS:
         session = make_session(name, cfg, device='cpu')
         found.append([float(session.train_step(batch, rate)) for _ in range(steps)])
-    a, b = map(np.array, found)
-    assert abs(a[0]/b[0] - 1) <= 1e-5 and np.abs(a/b - 1).max() <= .01
+    a, *others = map(np.array, found)
+    for b in others: assert abs(a[0]/b[0] - 1) <= 1e-5 and np.abs(a/b - 1).max() <= .01
 
 def test_a_network_without_batch_norm_learns(backend):
     "A step of VGG16 with moving averages, on an image: weights move, and everything stays finite."

@@ -22,7 +22,7 @@ WINGS = { # folder of notebooks: modules and packages that it exports
     '8_training': 'training train',
     '9_use': 'eval detector video predict export hub cli demo __main__ __init__'}
 HEAVY = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'tensorboardX', 'fcntl') # functions may import these and say why
-PAIR = ('backends.torch', 'backends.mindspore', 'backends.onnx') # the same things, by the same names
+PAIR = ('backends.torch', 'backends.mindspore', 'backends.onnx') # backends: the same things, by the same names
 DOORS = ('checkpoint', 'weights') # `load` of either opens a file; the second's takes a name, too
 SEAM = ('make_session', 'join', 'launcher') # what `backends.session` asks of either
 CELL, MEDIAN, MODULE, WIDTH = 30, 10, 300, 120 # lines of a cell, of the cell in the middle, of a module; characters
@@ -182,7 +182,8 @@ def test_one_name_one_thing():
         for name in public(tree):
             if module in PAIR and name in SEAM or module in DOORS and name == 'load': continue
             where.setdefault(name, {}).setdefault('the backends' if module in PAIR else module)
-    agree([f'{name}: exported by {" and ".join(places)}; rename one, or let one take the other\'s'
+    agree([f'{name}: exported by {" and ".join(places)}; rename one, or let one take the other\'s; '
+           'a new backend belongs into PAIR of this test'
            for name, places in where.items() if len(places) > 1])
 
 def test_functions_import_nothing():
@@ -198,7 +199,8 @@ def test_functions_import_nothing():
             heavy = all(set(name.split('.')) & set(HEAVY) for name in names)
             if not (heavy and '#' in lines[node.lineno - 1]):
                 complaints.append(f'{local(path)} line {node.lineno}: imports {", ".join(names)} in a function; '
-                                  'move it to the top, use errors.optional, or say in a comment why it is loaded here')
+                                  'move it to the top, use errors.optional, or say in a comment why it is loaded here '
+                                  '(a framework that is in HEAVY of this test)')
     agree(complaints)
 
 def test_notebooks_name_no_machine():

@@ -7,6 +7,7 @@ from __future__ import annotations
 import sys
 from typing import Sequence
 from . import doctor, tools
+from .writing import WRITERS
 from ..errors import plain_errors
 from ..fields import nearest
 
@@ -14,11 +15,11 @@ from ..fields import nearest
 __all__ = ['DATA_USAGE', 'main']
 
 # %% ../../nbs/6_data/16_command.ipynb #main
-DATA_USAGE = '''usage: python -m ssd_nb.data COMMAND PATH ...
+DATA_USAGE = f'''usage: python -m ssd_nb.data COMMAND PATH ...
 
   check    what is wrong with a data set, before it is learnt
   show     a picture of some of its images with their objects
-  convert  the same data set in another format: --to {coco,voc,yolo,csv,txt} --out FOLDER
+  convert  the same data set in another format: --to {{{",".join(WRITERS)}}} --out FOLDER
   split    a data set without splits, divided into train and val: --out FOLDER
 
 COMMAND --help lists the rest'''

@@ -44,11 +44,16 @@ def _named(path: Path, root: Path) -> str:
     return path.name if path == root else os.path.relpath(path, root)
 
 # %% ../../nbs/6_data/08e_formats.ipynb #signs
+def _lists_images(path: Path) -> bool:
+    "Whether a JSON file has what every file of COCO has. Of one that cannot be read its reader says why."
+    try: return b'"images"' in path.read_bytes()
+    except OSError: return True
+
 def coco_sign(root: Path) -> str: # '' if there is none
     "Why a path looks like COCO."
     if root.is_dir() and (splits := coco_splits(root)): return f'JSON files for the splits {", ".join(splits)}'
     file = single_file(root)
-    if file is None or file.suffix.lower() != '.json': return ''
+    if file is None or file.suffix.lower() != '.json' or not _lists_images(file): return ''
     return f'{_named(file, root)} is the one JSON file'
 
 # %% ../../nbs/6_data/08e_formats.ipynb #signs-2
@@ -127,16 +132,18 @@ class Format:
     files: Callable[[SSDConfig, bool], list[Path]] # annotation files of a split; `DataError` where there are none
     judged: Callable[[SSDConfig], bool] # whether a split to evaluate on is written down
     sign: Callable[[Path], str] # why a path looks like it; '' if it does not
+    known_as: str # to those who ask what is known; '' for another name of a format
     lists_classes: bool = True # false: only the classes of its objects are known
 
 # %% ../../nbs/6_data/08e_formats.ipynb #format-2
-COCO = Format(read_coco, _coco_files, coco_judged, coco_sign)
-VOC = Format(read_voc, _voc_files, voc_judged, voc_sign, lists_classes=False)
-YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, lists_classes=False)
-CSV = Format(read_csv, _csv_files, _csv_judged, csv_sign, lists_classes=False)
-TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign)
+COCO = Format(read_coco, _coco_files, coco_judged, coco_sign, 'COCO (JSON)')
+VOC = Format(read_voc, _voc_files, voc_judged, voc_sign, 'VOC and LabelImg (XML beside the pictures or apart)',
+             lists_classes=False)
+YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, 'YOLO (data.yaml, labels/)', lists_classes=False)
+CSV = Format(read_csv, _csv_files, _csv_judged, csv_sign, 'CSV (filename, class, xmin ...)', lists_classes=False)
+TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign, 'TXT (path x1,y1,x2,y2,class)')
 FORMATS = dict(coco=COCO, voc=VOC, yolo=YOLO, csv=CSV, txt=TXT,
-               shapes=replace(COCO, sign=_never), other=replace(TXT, sign=_never))
+               shapes=replace(COCO, sign=_never, known_as=''), other=replace(TXT, sign=_never, known_as=''))
 
 # %% ../../nbs/6_data/08e_formats.ipynb #format-3
 def format_of(cfg: SSDConfig, # dataset
@@ -159,9 +166,9 @@ def _nothing(root: Path) -> DataError:
     names = sorted({p.suffix for f in folders_below(root) for p in f.iterdir() if p.is_file() and p.suffix})
     there = f'{pictures} pictures, files of {shorten(names, 8)}' if names else 'an empty folder'
     if root.is_file(): there = 'a file of another kind'
-    return DataError(f'{root}: no annotations that are known ({there}); known are COCO (JSON), VOC and LabelImg (XML '
-                     'beside the pictures or apart), YOLO (data.yaml, labels/), CSV (filename, class, xmin ...), TXT '
-                     '(path x1,y1,x2,y2,class); say which it is with --dataset {coco,voc,yolo,csv,txt} to hear more')
+    known = {name: form.known_as for name, form in FORMATS.items() if form.known_as}
+    return DataError(f'{root}: no annotations that are known ({there}); known are {", ".join(known.values())}; '
+                     f'say which it is with --dataset {{{",".join(known)}}} to hear more')
 
 # %% ../../nbs/6_data/08e_formats.ipynb #recognise-3
 def recognise(root: Path, # a folder or a file

@@ -272,9 +272,11 @@ def convert_data(cfg: SSDConfig, # which data set
                  out: Path, # a new folder
                  divided: bool = False, # write the division of a data set without splits down
                 ) -> tuple[Parts, int]: # what was written; objects that the format cannot say
-    "Write a data set in another format."
+    "Write a data set in another format. Raises `DataError` for a format of its own that is only read."
     cfg = settled(cfg)
+    kind = kind or dict(shapes='coco', other='txt').get(cfg.dataset, cfg.dataset)
+    if kind not in WRITERS:
+        raise DataError(f'nothing writes {kind}; use convert --to {{{",".join(WRITERS)}}}, and split what it writes')
     check_target(out, Path(cfg.data or cfg.voc_root or cfg.coco_root))
     classes, parts = gather(cfg, divided)
-    own = dict(shapes='coco', other='txt').get(cfg.dataset, cfg.dataset)
-    return parts, write_data(out, kind or own, classes, parts)
+    return parts, write_data(out, kind, classes, parts)
