@@ -10,25 +10,27 @@ import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 import numpy as np
-from ..artists import Picture
 from ..backends.session import Session, make_session
 from ..config import PRESETS, SSDConfig
 from ..data.records import Dataset
 from ..detection.coco_eval import evaluate
 from ..detection.postprocess import Detections
 from ..files import replacing
-from ..letters import literal
+from ..errors import later
 from .advice import Facts, next_steps, objects_by_class, too_small
 from .evaluation import LOOK, count_kinds, curves_picture, detect_all, kinds_by_image, review_picture
 from .metrics import curves
 from .run import Run
 from .stop import Stop
+if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
+
+letters = later('ssd_nb.letters') # when something is drawn
 
 # %% auto #0
-__all__ = ['MEASURES', 'KIND_NOTES', 'STYLE', 'html_text', 'html_table', 'html_picture', 'departures', 'read_predictions',
-           'run_minutes', 'part_of', 'learnt_mAP', 'facts_of', 'numbers_section', 'classes_section',
+__all__ = ['letters', 'MEASURES', 'KIND_NOTES', 'STYLE', 'html_text', 'html_table', 'html_picture', 'departures',
+           'read_predictions', 'run_minutes', 'part_of', 'learnt_mAP', 'facts_of', 'numbers_section', 'classes_section',
            'evaluation_section', 'html_page', 'write_report', 'evaluated_session', 'leave_report']
 
 # %% ../../nbs/8_training/05c_report.ipynb #html-parts
@@ -52,7 +54,7 @@ def html_picture(fig: Picture, # finished
                  caption: str, # below it
                 ) -> str:
     "A picture inside the page."
-    literal(fig) # class names are text
+    letters.literal(fig) # class names are text
     data = base64.b64encode(fig._repr_png_()).decode()
     alt = html_text(caption)
     return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
