@@ -138,8 +138,8 @@ class Builder:
     "Grows columns."
     def __init__(self) -> None:
         self.names: list[str] = []
-        self.images, self.ids, self.boxes, self.areas, self.flags = (array(kind) for kind in 'qqddB')
-        self.categories: list[Any] = []
+        self.images, self.ids, self.boxes, self.areas = array('q'), array('q'), array('d'), array('d')
+        self.flags, self.categories = array('B'), list[Any]()
 
     def add(self, name: str, entry: Any) -> None:
         "One more entry. Raises `NotPlain`."
