@@ -122,8 +122,8 @@ def network_rows(preset: str, seconds: float) -> list[dict]:
     sessions = {name: make(name, cfg, False) for name in answering}
     for batch in (1, 4, 8):
         images = random_batch(cfg, batch).images
-        rows = turns('forward', {n: lambda s=s: s.predict(images) for n, s in sessions.items()}, seconds, batch,
-                     preset=preset)
+        rows = turns('forward', {n: lambda s=s, images=images: s.predict(images) for n, s in sessions.items()},
+                     seconds, batch, preset=preset)
         if batch == 8: rows = [r | dict(peak_mb=peak_memory('forward', r['what'], preset, batch)) for r in rows]
         found += rows
     sessions, data = {name: make(name, cfg, True) for name in learners}, random_batch(cfg, 8)

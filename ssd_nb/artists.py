@@ -49,14 +49,17 @@ class BoxLabel(Text):
     def draw(self, renderer: Any) -> None:
         "Measure, take the place, draw."
         self.update_bbox_position_size(renderer)
-        patch, area = self.get_bbox_patch().get_window_extent(renderer), self.axes.bbox
-        (left, right), (bottom, top) = self.axes.get_xlim(), self.axes.get_ylim()
+        frame, axes = self.get_bbox_patch(), self.axes
+        assert frame is not None and axes is not None, 'it has a frame and is drawn on axes'
+        patch, area = frame.get_window_extent(renderer), axes.bbox
+        (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         sx, sy = (right - left)/area.width, (bottom - top)/area.height # image pixels a screen pixel
         box = np.asarray(self.box) - (left, top, left, top)
         taken = [label.place for label in self.before]
         self.place = place_label(box, (patch.width*sx, patch.height*sy), (right - left, bottom - top), taken)
         x, y = self.get_transform().transform(self.get_position())
         x, y = x + area.x0 + self.place[0]/sx - patch.x0, y + area.y1 - self.place[3]/sy - patch.y0
-        self.set_position(self.get_transform().inverted().transform((x, y)))
+        x, y = self.get_transform().inverted().transform((x, y))
+        self.set_position((x, y))
         super().draw(renderer)
         self.stale = False

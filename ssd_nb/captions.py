@@ -48,7 +48,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return max(0., min(a[2], b[2]) - max(a[0], b[0]))*max(0., min(a[3], b[3]) - max(a[1], b[1]))
 
 # %% ../nbs/0_tools/03_captions.ipynb #cell-018-2
-def place_label(box: Sequence[float], # xyxy of the object, in pixels
+def place_label(box: Sequence[float] | np.ndarray, # xyxy of the object, in pixels
                 size: Sequence[float], # width and height of the label, in pixels
                 image: Sequence[float], # width and height of the image, in pixels
                 taken: Sequence[Sequence[float]] = (), # xyxy of the labels that stand already
@@ -63,8 +63,8 @@ def place_label(box: Sequence[float], # xyxy of the object, in pixels
 
 # %% ../nbs/0_tools/03_captions.ipynb #cell-023a
 def caption_texts(count: int, # boxes
-                  labels: Sequence[int] | None, # [count] classes
-                  scores: Sequence[float] | None, # [count]
+                  labels: Sequence[int] | np.ndarray | None, # [count] classes
+                  scores: Sequence[float] | np.ndarray | None, # [count]
                   names: Sequence[str] | None, # class names without the background
                  ) -> list[str]: # [count]
     "One text for each box, such as `cat 0.87`; empty where nothing is known. Raises `ValueError` if numbers differ."

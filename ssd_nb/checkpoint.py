@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         if len(args.files) != wanted[0]: raise ConfigError(f'{args.action}: give {wanted[1]}')
         given = args.preset or args.config or config_values(args)
         if args.action == 'show': print(contents_table(args.files[0]))
-        else: convert(*args.files, config_from_args(args) if given else None)
+        else: convert(args.files[0], args.files[1], config_from_args(args) if given else None)
 
 # %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-031
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -49,3 +49,4 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     with plain_errors():
         if name not in ('-h', '--help'): return command(name)(rest)
         print(overview())
+    return None

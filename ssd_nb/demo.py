@@ -28,7 +28,7 @@ PHOTOGRAPHS = ('astronaut.png', 'camera.png', 'chelsea.png', 'coffee.png', 'page
 def photographs() -> list[Path]:
     "Photographs that scikit-image carries. Raises `MissingPackage` without it."
     package = optional('skimage', 'demo', 'a demonstration without photographs of your own')
-    folder = Path(package.__file__).parent/'data'
+    folder = Path(package.__path__[0])/'data'
     return [folder/name for name in PHOTOGRAPHS]
 
 # %% ../nbs/9_use/07_demo.ipynb #overview

@@ -50,7 +50,8 @@ def run_mindir(path: str | Path, # an exported file
               ) -> tuple[np.ndarray, np.ndarray]: # its two answers
     "What a MindIR file says about images."
     from ssd_nb.backends.mindspore import run_file # MindSpore takes seconds to load, and ONNX does not need it
-    return run_file(path, images)
+    locs, logits = run_file(path, images)
+    return locs, logits
 
 RUNNERS: dict[str, Callable] = dict(onnx=run_onnx, mindir=run_mindir)
 BACKENDS = dict(onnx='torch', mindir='mindspore') # which backend writes the format

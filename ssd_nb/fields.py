@@ -10,7 +10,7 @@ import typing
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from types import SimpleNamespace
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence, TypeVar
 import yaml
 from .errors import ConfigError
 
@@ -152,6 +152,8 @@ def checked(f: Field, # of a group
     return value
 
 # %% ../nbs/0_tools/06_fields.ipynb #cell-018
+_Own = TypeVar('_Own', bound='Numbers') # the group that is asked
+
 @dataclass(frozen=True)
 class Numbers:
     "protocol and seed"
@@ -169,7 +171,7 @@ class Numbers:
     def check(self) -> None:
         "Raise `ConfigError` for values that contradict each other."
 
-    def replace(self, **values: Any) -> Numbers:
+    def replace(self: _Own, **values: Any) -> _Own:
         "A copy with other values, checked again."
         return replace(self, **values)
 

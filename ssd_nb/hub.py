@@ -24,7 +24,7 @@ def network(backend: str, # 'torch' or 'mindspore'
     cfg, state = SSDConfig.preset(name), None
     if checkpoint: state, cfg, _ = load(find_checkpoint(checkpoint), whole=True)
     cfg = make_config(changes, cfg)
-    session = make_session(backend, cfg, training=False, device='cpu')
+    session: Any = make_session(backend, cfg, training=False, device='cpu') # each kind has its own kind of network
     if state: session.set_state(for_inference(state))
     return session.net
 

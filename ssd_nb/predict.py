@@ -83,7 +83,8 @@ def picture_paths(paths: Sequence[Path], # of images
                 folder: Path, # where to
                ) -> dict[Path, Path]:
     "Where each file's picture goes; UserError if that is one of the files."
-    seen, out = Counter(), {}
+    seen: Counter[str] = Counter()
+    out = {}
     for p in paths:
         seen[p.stem] += 1
         again = '' if seen[p.stem] == 1 else f'-{seen[p.stem]}'

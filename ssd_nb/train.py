@@ -100,8 +100,9 @@ def judge_epoch(session: Session, # in training
     save_run(run, session, Place(done.step, done.per_epoch, evaluate=True))
     leave_if_asked(run, stop)
     with stop.anytime(): better = evaluate_now(session, judge, run)
-    if not better: return
-    run.best = run.steps[-1].mAP
+    score = run.steps[-1].mAP
+    if not better or score is None: return
+    run.best = score
     if run.cfg.save_best_ckpt: save_run(run, session, done, 'best.safetensors')
 
 # %% ../nbs/8_training/06_train.ipynb #finish-epoch
@@ -148,7 +149,8 @@ def begin(cfg: SSDConfig, # of the run
     if place and place.per_epoch != per_epoch:
         raise ConfigError(f'resume: the run in {resume} had {place.per_epoch} steps per epoch, now there are '
                           f'{per_epoch}; it needs the same images and the same --device_num')
-    if state is None: place = Place(cfg.pre_trained_epoch_size*per_epoch if continues(cfg) else 0, per_epoch)
+    if state is None or place is None:
+        place = Place(cfg.pre_trained_epoch_size*per_epoch if continues(cfg) else 0, per_epoch)
     if state is None and cfg.pre_trained: state = pretrained_state(cfg)
     if state is not None: session.set_state(state)
     run = run or start_run(cfg, group)

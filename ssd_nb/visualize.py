@@ -8,7 +8,7 @@ import importlib
 import inspect
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 import numpy as np
 from .captions import caption_texts, class_colour
 from .errors import later
@@ -41,8 +41,8 @@ def panels(rows: int = 1, # axes below each other
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-025
 def draw_boxes(ax: Any, # matplotlib axes that show an image
                boxes: np.ndarray, # [n, 4] xyxy in pixels
-               labels: Sequence[int] | None = None, # [n] classes, which choose the colours
-               scores: Sequence[float] | None = None, # [n] in [0,1], written as 0.87
+               labels: Sequence[int] | np.ndarray | None = None, # [n] classes, which choose the colours
+               scores: Sequence[float] | np.ndarray | None = None, # [n] in [0,1], written as 0.87
                names: Sequence[str] | None = None, # class names without the background: label 1 is names[0]
                *,
                colour: Any = None, # one colour for all boxes
@@ -89,8 +89,8 @@ def _fill_axes(ax: Any, image: np.ndarray, title: str | None) -> None:
 # %% ../nbs/0_tools/04_pictures.ipynb #show-image
 def show_image(image: np.ndarray, # uint8 RGB [H, W, 3]
                boxes: np.ndarray | None = None, # [n, 4] xyxy in pixels
-               labels: Sequence[int] | None = None, # [n] classes
-               scores: Sequence[float] | None = None, # [n] in [0,1]
+               labels: Sequence[int] | np.ndarray | None = None, # [n] classes
+               scores: Sequence[float] | np.ndarray | None = None, # [n] in [0,1]
                names: Sequence[str] | None = None, # class names without the background
                ax: Any = None, # draw here instead of making a picture
                title: str | None = None, # written above
@@ -110,8 +110,8 @@ def show_image(image: np.ndarray, # uint8 RGB [H, W, 3]
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-032
 def show_grid(images: Sequence[np.ndarray], # uint8 RGB [H, W, 3], of any sizes
               boxes: Sequence[np.ndarray] | None = None, # for each image [n, 4] xyxy in pixels
-              labels: Sequence[Sequence[int]] | None = None, # for each image [n]
-              scores: Sequence[Sequence[float]] | None = None, # for each image [n]
+              labels: Sequence[Sequence[int] | np.ndarray] | None = None, # for each image [n]
+              scores: Sequence[Sequence[float] | np.ndarray] | None = None, # for each image [n]
               names: Sequence[str] | None = None, # class names without the background
               titles: Sequence[str] | None = None, # for each image
               columns: int = 4, # images in a row
@@ -174,7 +174,7 @@ def _plot_line(ax: Any, name: str, x: np.ndarray, y: np.ndarray, colour: str, sm
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-039
 LINE_COLOURS = ('#1b62a5', '#d1495b', '#2a9d6f', '#e08e0b', '#7b4fa3', '#4a4e57')
 
-def plot_lines(series: dict[str, tuple[Sequence[float], Sequence[float]]], # name to (x, y)
+def plot_lines(series: Mapping[str, tuple[Sequence | np.ndarray, Sequence | np.ndarray]], # name to (x, y)
                title: str | None = None, # written above
                xlabel: str = '', # under the horizontal axis
                ylabel: str = '', # beside the vertical axis

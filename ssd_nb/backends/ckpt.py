@@ -29,12 +29,14 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]: # the number, and whe
 def _fields(data: memoryview) -> Iterator[tuple[int, Any]]: # tag; a number, or bytes
     "The fields of a message."
     at = 0
+    value: int | memoryview
     while at < len(data):
         key, at = _varint(data, at)
         value, at = _varint(data, at)
         if key & 7 == 2: # bytes: the number was their count
             if value > len(data) - at: raise CheckpointError(f'{value} bytes are announced, {len(data) - at} are there')
-            value, at = data[at:at + value], at + value
+            end = at + value
+            value, at = data[at:end], end
         elif key & 7: raise CheckpointError('not a MindSpore checkpoint')
         yield key >> 3, value
 
@@ -60,7 +62,8 @@ def _described(data: memoryview) -> tuple[Kind, memoryview]: # what it is, and i
 
 def _value(data: memoryview) -> tuple[str, Kind, memoryview]: # name, what it is, its bytes
     "One value of the file."
-    name, kind, content = '', ((), ''), memoryview(b'')
+    kind: Kind = ((), '')
+    name, content = '', memoryview(b'')
     for tag, value in _fields(data):
         if tag == 1: name = bytes(value).decode()
         elif tag == 2: kind, content = _described(value)
@@ -92,7 +95,8 @@ def _check_sum(data: memoryview) -> memoryview: # without the checksum, if there
 # %% ../../nbs/7_frameworks/12_ckpt.ipynb #read
 def _arrays(data: memoryview) -> dict[str, np.ndarray]:
     "All values of a file."
-    kinds, parts = {}, {}
+    kinds: dict[str, Kind] = {}
+    parts: dict[str, list[memoryview]] = {}
     for tag, value in _fields(data):
         if tag != 1 or isinstance(value, int): raise CheckpointError('not a MindSpore checkpoint')
         name, kind, content = _value(value)

@@ -52,7 +52,7 @@ def maker(backend: str | Maker, # a backend's name, or what makes sessions
     "What the checks call to get a session: a class, a function, or the backend of that name."
     return backend if callable(backend) else partial(make_session, backend, device='cpu')
 
-def _close(a: np.ndarray, b: np.ndarray, tolerance: float, what: str) -> None:
+def _close(a: np.ndarray | float, b: np.ndarray | float, tolerance: float, what: str) -> None:
     "Equal relative to the largest value."
     worst = np.abs(np.asarray(a, np.float64) - b).max()/max(np.abs(b).max(), 1e-12)
     assert worst <= tolerance, f'{what}: differs by {worst:.1e} of its largest value'
@@ -136,7 +136,7 @@ def check_loss(make: Maker, cfg: SSDConfig) -> None:
         session, asked = make(cfg.replace(weight_decay=0., **values)), cfg.replace(**values)
         state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
         session.set_state(state)
-        known = *(np.tile(a, (4, 1, 1)) for a in answers), batch.locs, batch.labels, asked
+        known: tuple = *(np.tile(a, (4, 1, 1)) for a in answers), batch.locs, batch.labels, asked
         _close(float(session.train_step(batch, 0.)), batch_loss(*known), 1e-4, f'the loss at {values}')
         for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
             momenta = session.get_state().items()
@@ -156,7 +156,7 @@ def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np
 
 def _learns(p: Parameter, v: np.ndarray) -> bool: # v: its momentum
     "Whether it has got a gradient; a location head may have no object to learn."
-    return v.any() or p.name.startswith('locs')
+    return bool(v.any()) or p.name.startswith('locs')
 
 def check_momentum(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
     "Momentum, learning rate and batch-norm statistics, read off two steps."
@@ -232,7 +232,7 @@ def check_session(backend: str | Maker, # a backend's name, or what makes sessio
     make = maker(backend)
     rows = (check_start, check_place) if table is None else ()
     table = table or parameters(cfg)
-    for check in (check_state_names, check_momentum, check_decay, check_scale): check(make, cfg, table)
+    for of_table in (check_state_names, check_momentum, check_decay, check_scale): of_table(make, cfg, table)
     for check in (*rows, check_predict, check_order, check_loss): check(make, cfg)
     for check in (check_transfer, check_return, check_refusal): check(make, cfg)
 
@@ -282,8 +282,7 @@ def check_average(make: Maker, cfg: SSDConfig) -> None:
     one, two = (make(cfg, training=False) for _ in range(2))
     one.set_state(after)
     two.set_state(for_inference(after))
-    answers = [session.predict(batch.images)[1] for session in (one, two)]
-    assert np.array_equal(*answers), 'inference takes the averages'
+    assert np.array_equal(one.predict(batch.images)[1], two.predict(batch.images)[1]), 'inference takes the averages'
 
 def check_half(make: Maker, cfg: SSDConfig) -> None:
     "bf16 is near float32 and is not float32; the state stays float32."

@@ -57,7 +57,7 @@ def wait_for(processes: Sequence[subprocess.Popen], # that work together
 def _start(command: Sequence[str], role: dict[str, str]) -> subprocess.Popen:
     "A process of the cluster, in a session of its own; the scheduler has nothing to say."
     scheduler = role['MS_ROLE'] == 'MS_SCHED'
-    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if scheduler else {}
+    silent: dict[str, Any] = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if scheduler else {}
     return subprocess.Popen(command, env={**os.environ, **role}, start_new_session=True, **silent)
 
 def launch(command: Sequence[str], # what each process runs
@@ -65,7 +65,8 @@ def launch(command: Sequence[str], # what each process runs
           ) -> int: # exit status: 0, or that of the first worker that failed
     "Run a command as a MindSpore cluster on this machine."
     scheduler, *parts = roles(count, free_port())
-    processes, workers = [], []
+    processes: list[subprocess.Popen] = []
+    workers: list[subprocess.Popen] = []
     try:
         with forwarding(workers):
             processes.append(_start(command, scheduler))

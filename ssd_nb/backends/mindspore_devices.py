@@ -9,6 +9,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Sequence
 os.environ.setdefault('GLOG_v', '3') # MindSpore's log: errors only, unless the user wants more; read at import
 import mindspore as ms
 import numpy as np
@@ -84,7 +85,7 @@ class MindSporeGroup:
         "The command of `launch`, to which the module's arguments are added."
         return [sys.executable, '-m', 'ssd_nb.backends.launch', str(count), module]
 
-    def _together(self, numbers: np.ndarray) -> np.ndarray: # [n], of all the same n -> [world, n]
+    def _together(self, numbers: Sequence[float] | np.ndarray) -> np.ndarray: # [n], of all the same n -> [world, n]
         if ms.get_current_device()[0] != 'CPU': ms.runtime.synchronize() # a step that still runs comes first
         try: return self.everyone(Tensor(np.array(numbers, np.float32))).asnumpy().reshape(self.world, -1)
         except RuntimeError as e: raise DeviceLost from e

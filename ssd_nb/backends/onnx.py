@@ -134,7 +134,8 @@ def onnx_network(state: dict[str, np.ndarray], # of `for_inference`
                 ) -> onnx.ModelProto: # images [batch, S, S, 3] to locs [batch, N, 4] and logits [batch, N, classes]
     "A network as an ONNX graph."
     g, table = OnnxGraph(), rows(cfg)
-    out, heads, sizes = {'image': _starts(g, cfg, raw)}, dict(locs=[], logits=[]), row_sizes(table, cfg.image_shape)
+    out, sizes = {'image': _starts(g, cfg, raw)}, row_sizes(table, cfg.image_shape)
+    heads: dict[str, list[str]] = dict(locs=[], logits=[])
     for row in table:
         out[row.name] = _row(g, row, out, sizes, state, cfg)
         if row.output: heads[row.output].append(out[row.name])
@@ -142,8 +143,8 @@ def onnx_network(state: dict[str, np.ndarray], # of `for_inference`
     names = [_ends(g, heads[name], width, name) for name, width in widths.items()]
     kind = TensorProto.UINT8 if raw else TensorProto.FLOAT
     images = helper.make_tensor_value_info('images', kind, ['batch', *cfg.image_shape, 3])
-    shape = ['batch', cfg.num_boxes]
-    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [*shape, widths[n]]) for n in names]
+    shapes: dict[str, list] = {n: ['batch', cfg.num_boxes, width] for n, width in widths.items()}
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shapes[n]) for n in names]
     graph = helper.make_graph(g.nodes, 'ssd_nb', [images], ends, g.constants)
     return helper.make_model(graph, producer_name='ssd_nb', opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
 
@@ -156,7 +157,8 @@ def cpu_threads() -> int:
 class OnnxSession:
     "A `Session` that answers by ONNX Runtime on the CPU."
     def __init__(self, cfg: SSDConfig):
-        self.cfg, self.runs = cfg, {}
+        self.cfg = cfg
+        self.runs: dict[bool, onnxruntime.InferenceSession] = {}
         self.state = initial_state(cfg)
 
     def run_of(self, raw: bool) -> onnxruntime.InferenceSession:

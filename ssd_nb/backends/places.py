@@ -102,7 +102,7 @@ def thinned_classifier(arrays: Arrays) -> Arrays:
     "With the fully connected layers of VGG16 as convolutions (SSD's section 3; DeepLab's, section 3.1)."
     arrays = without_untrained(arrays)
     first, second = (arrays.get(f'classifier.{k}.weight') for k in (0, 3))
-    if first is None or first.shape != (4096, 25088): return arrays
+    if first is None or second is None or first.shape != (4096, 25088): return arrays
     new = {'classifier.0.weight': first.reshape(4096, 512, 7, 7)[::4, :, ::3, ::3],
            'classifier.3.weight': second[::4, ::4, None, None]}
     return arrays | new | {f'classifier.{k}.bias': arrays[f'classifier.{k}.bias'][::4] for k in (0, 3)}

@@ -64,7 +64,7 @@ def numbers_of(tensor: Stored, # its description
     half = kind == 'bfloat16' # the upper half of a float32
     dtype = np.dtype('<u2' if half else kind)
     steps = [dtype.itemsize*step for step in tensor.steps]
-    found = np.ndarray(tensor.size, dtype, data, dtype.itemsize*tensor.start, steps).copy('C')
+    found: np.ndarray = np.ndarray(tensor.size, dtype, data, dtype.itemsize*tensor.start, steps).copy('C')
     return (found.astype(np.uint32) << 16).view(np.float32) if half else found
 
 # %% ../../nbs/7_frameworks/15b_pth.ipynb #zip

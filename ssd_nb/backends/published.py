@@ -133,7 +133,9 @@ def fetch_package(about: Published, # its package
     with tempfile.TemporaryDirectory() as folder:
         packed = pack(about.package, Path(folder))
         with tarfile.open(packed) as archive, replacing(path) as beside:
-            beside.write_bytes(archive.extractfile(f'package/{about.file}').read())
+            file = archive.extractfile(f'package/{about.file}')
+            assert file is not None, 'a file, no folder'
+            beside.write_bytes(file.read())
 
 # %% ../../nbs/7_frameworks/15e_published.ipynb #fetch-3
 def fetch_address(about: Published, # its address

@@ -28,7 +28,7 @@ def _row_prefix(name: str, # of a row of MobileNetV2
     after = sum(repeats for _, _, repeats, _ in cfg.features_2)
     fixed = dict(stem='backbone.features_1.0', tap='backbone.expand_layer_conv_13', last=f'backbone.features_2.{after}')
     if name in fixed: return fixed[name]
-    kind, number = re.fullmatch(r'([a-z]+)(\d+)', name).groups()
+    [(kind, number)] = re.findall(r'^([a-z]+)(\d+)$', name)
     if kind == 'extra': return f'multi_residual.{int(number) - 1}'
     if kind in SHORT: return f'multi_box.multi_{SHORT[kind]}_layers.{number}'
     inside = int(number) <= before
@@ -51,7 +51,7 @@ def _layer_prefixes(row: Row, cfg: SSDConfig) -> dict[str, tuple[str, str]]: # l
 def _pyramid_prefixes(layer: str, # of the neck or a head; shared ones without the number of a map, such as locs.conv1
                      ) -> tuple[str, str]: # of convolution and norm
     "What the names of the pyramid and its heads begin with."
-    kind, level, step = re.fullmatch(r'([a-z]+)(\d*)(?:\.[a-z]+(\d*))?', layer).groups()
+    [(kind, level, step)] = re.findall(r'^([a-z]+)(\d*)(?:\.[a-z]+(\d*))?$', layer)
     if kind == 'lateral': return f'feature_extractor.fpn.lateral_convs_list.{level}', ''
     if kind in SHORT and not step: return f'multi_box.{SHORT[kind]}_layers.0', ''
     if kind in SHORT: inner = f'multi_box.addition_layer_{SHORT[kind]}.{level or 0}.{int(step) - 1}.features'
@@ -151,7 +151,7 @@ def from_reference(arrays: dict[str, np.ndarray], # by the reference's names
     wrong = [f'missing {r} {list(s)}' for r, s in shapes.items() if r not in found]
     wrong += [f'unknown {r} {list(a.shape)}' for r, a in found.items() if r not in every]
     for r, a in found.items():
-        shape = shapes.get(r.removeprefix(MOMENTS))
+        shape = shapes.get(r.removeprefix(MOMENTS), ())
         if r in every and a.shape != shape: wrong.append(f'{r} is {list(a.shape)}, not {list(shape)}')
     if wrong: raise CheckpointError(f'{len(wrong)} parameters do not fit the network:\n  ' + '\n  '.join(wrong))
     return {every[r]: found[r].astype(np.float32) for r in every if r in found}

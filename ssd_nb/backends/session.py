@@ -89,7 +89,7 @@ AVERAGED = 'averaged' # one number: steps that the moving averages have followed
 def allowed_arrays(cfg: SSDConfig, # of the network
                   ) -> dict[str, tuple[int, ...]]: # name to shape
     "Everything that a state may hold."
-    shapes = {SCALER: (3,), AVERAGED: (1,)}
+    shapes: dict[str, tuple[int, ...]] = {SCALER: (3,), AVERAGED: (1,)}
     for p in parameters(cfg):
         shapes[p.name] = shapes[EMA + p.name] = tuple(p.shape)
         if p.trainable: shapes[MOMENTUM + p.name] = tuple(p.shape)
@@ -152,8 +152,10 @@ def for_inference(state: dict[str, np.ndarray], # of any session
 # %% ../../nbs/7_frameworks/01_session.ipynb #cell-033
 class Group(Protocol):
     "The processes that train together; each has a device."
-    rank: int # of this process, from 0
-    world: int # how many there are
+    @property
+    def rank(self) -> int: "Number of this process, from 0."
+    @property
+    def world(self) -> int: "How many there are."
     def gather(self, message: bytes) -> list[bytes]:
         "The messages of all, in the order of ranks; every process must call it."
     def largest(self, number: float) -> float:

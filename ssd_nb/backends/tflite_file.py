@@ -36,7 +36,7 @@ class Graph:
         self.format = optional('tflite', 'weights', 'reading TensorFlow Lite files')
         self.model = self.format.Model.GetRootAsModel(data, 0)
         self.graph = self.model.Subgraphs(0)
-        self.stored = {} # tensor that a dequantize operation makes -> the tensor in the file
+        self.stored: dict[int, int] = {} # tensor that a dequantize operation makes -> the tensor in the file
 
     def array(self, tensor: int) -> np.ndarray:
         "A stored tensor as float32."
@@ -105,7 +105,7 @@ def read_openimages(data: bytes, # of the TensorFlow Lite file
                     cfg: SSDConfig, # the network
                    ) -> dict[str, np.ndarray]: # a state
     "The published file as a state of our network."
-    state = {}
+    state: dict[str, np.ndarray] = {}
     for c in convolutions(data):
         layer = canonical_layer(c.name)
         if layer.endswith('.predict'): state |= {f'{layer}.weight': c.weight, f'{layer}.bias': c.bias}

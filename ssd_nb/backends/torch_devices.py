@@ -32,7 +32,7 @@ def torch_device(name: str, # auto, cpu, cuda, cuda:1 ...
 
 # %% ../../nbs/7_frameworks/03_torch_devices.ipynb #cell-021
 def reduced(tensor: Tensor, # the same shape in every process; changed in place
-            op: dist.ReduceOp = dist.ReduceOp.SUM, # how
+            op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM, # how
            ) -> Tensor:
     "Everyone's tensors made one."
     try: dist.all_reduce(tensor, op)
@@ -92,6 +92,10 @@ class Summed(torch.autograd.Function):
 # %% ../../nbs/7_frameworks/03_torch_devices.ipynb #cell-027-2
 class SharedNorm(nn.BatchNorm2d):
     "Batch norm over the images of all devices, where torch has none."
+    running_mean: Tensor # always there, and so are the next two
+    running_var: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor: # [B, C, H, W]
         if not self.training: return super().forward(x)
         y = x.float()

@@ -12,7 +12,7 @@ from ..config import SSDConfig
 from ..names import find_file, near_file
 from .bbox import box_problem, clip_bbox, in_pixels
 from .entries import (
-    category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_text, shown)
+    category_numbers, image_numbers, plain_bbox, plain_flag, plain_id, plain_number, plain_numbers, plain_text, shown)
 from .findings import Findings
 from .headers import Header, HeaderCache, read_header, read_headers, size_problem
 
@@ -89,9 +89,9 @@ def _named_image(im: dict, where: str, notes: Annotations, hint: bool, findings:
 def written_size(im: dict, # an image entry
                 ) -> tuple[int, int]: # 0, 0 where there is none that could be true
     "Height and width as they are written down."
-    size = plain_number(im.get('height')), plain_number(im.get('width'))
-    known = None not in size and all(0 < v < 1e6 for v in size)
-    return (int(size[0]), int(size[1])) if known else (0, 0)
+    size = plain_numbers([im.get('height'), im.get('width')])
+    if size is None or not all(0 < v < 1e6 for v in size): return 0, 0
+    return int(size[0]), int(size[1])
 
 # %% ../../nbs/6_data/04_annotations.ipynb #measured
 def _headers(notes: Annotations, images: list[dict], cache: Any) -> list[Header]:
@@ -124,13 +124,13 @@ def usable_images(notes: Annotations, # as they are written down
     named = []
     for where, im in listed(notes, 'images'):
         missing = sum(f.kind == 'missing image' for f in findings[-10:])
-        im = _named_image(im, where, notes, missing < 10, findings)
-        if im: named.append(im)
+        image = _named_image(im, where, notes, missing < 10, findings)
+        if image: named.append(image)
     kept, swapped = {}, 0
     once = _once(named, findings)
     for im, header in zip(once, _headers(notes, once, cache)):
         problem = size_problem(im, header)
-        swapped += bool(problem) and problem[1].endswith('are exchanged')
+        swapped += problem is not None and problem[1].endswith('are exchanged')
         if problem and findings.add(problem[0], im[PLACE], f'{notes.image(im)}: {problem[1]}'): continue
         kept[im['id']] = im | dict(height=header.height, width=header.width)
     if swapped > 2 and swapped == len(once):
@@ -157,17 +157,19 @@ def typed_object(a: dict, # an annotation as it is written down
                  findings: Findings, # grows
                 ) -> dict | None: # None: something is missing
     "An annotation with plain values."
-    bbox, flags = plain_bbox(a.get('bbox')), {}
+    bbox = plain_bbox(a.get('bbox'))
+    flags: dict[str, int] = {}
     ids = {name: plain_id(a.get(name)) for name in ('image_id', 'category_id')}
     if bbox is None or None in ids.values():
         findings.add('incomplete entry', where, 'an annotation needs image_id, category_id and a bbox of four numbers')
         return None
     for name in ('iscrowd', 'difficult'):
-        flags[name] = plain_flag(a.get(name))
-        if flags[name] is None:
+        flag = plain_flag(a.get(name))
+        if flag is None:
             findings.add('incomplete entry', where, f'{name} is {shown(a[name])}, not 0 or 1')
             return None
-    return dict(id=plain_id(a.get('id')), **ids, bbox=bbox, **{name: int(flag) for name, flag in flags.items()})
+        flags[name] = int(flag)
+    return dict(id=plain_id(a.get('id')), **ids, bbox=bbox, **flags)
 
 # %% ../../nbs/6_data/04_annotations.ipynb #area
 def _area(a: dict, bbox: list[float], where: str, findings: Findings) -> float:

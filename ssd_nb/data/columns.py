@@ -5,7 +5,7 @@
 # %% ../../nbs/6_data/05c_columns.ipynb #imports
 from __future__ import annotations
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Iterator, Sequence
 import numpy as np
@@ -48,14 +48,14 @@ class Rows(Sequence):
     "A list whose entries are made when they are asked for."
     def __init__(self, count: int, # entries
                  make: Callable[[int], Any]): # an entry by its number
-        self.count, self.make = count, make
+        self.length, self.make = count, make
 
-    def __len__(self) -> int: return self.count
+    def __len__(self) -> int: return self.length
     def __eq__(self, other: object) -> bool: return list(self) == (list(other) if isinstance(other, Rows) else other)
     def __getitem__(self, i: Any) -> Any: # a slice gives a tuple
-        if isinstance(i, slice): return tuple(self.make(k) for k in range(*i.indices(self.count)))
-        if not -self.count <= i < self.count: raise IndexError(i)
-        return self.make(int(i) % self.count)
+        if isinstance(i, slice): return tuple(self.make(k) for k in range(*i.indices(self.length)))
+        if not -self.length <= i < self.length: raise IndexError(i)
+        return self.make(int(i) % self.length)
 
 # %% ../../nbs/6_data/05c_columns.ipynb #columns
 NO_ID = -2**63 # in place of an annotation's id that is not written down
@@ -87,7 +87,7 @@ class Columns:
 @dataclass(frozen=True)
 class ColumnNotes(Annotations):
     "A split in columns; its lists of images and annotations are `Rows` over them."
-    columns: Columns | None = None
+    columns: Columns = field(kw_only=True)
     sound: Sound | None = None # what is known of its image files
     keep_sound: Callable[[Sound], None] | None = None # where to remember that
 
@@ -150,7 +150,8 @@ def column_images(notes: ColumnNotes, # a split
                  ) -> Images:
     "The images that can be used; what is found to be sound is remembered."
     numbers, sound = notes.columns.images, notes.sound
-    if still_sound(notes): return Images(sound.names, np.column_stack([numbers[:, 0], sound.sizes]))
+    if sound is not None and still_sound(notes):
+        return Images(sound.names, np.column_stack([numbers[:, 0], sound.sizes]))
     before = len(findings)
     kept = usable_images(notes, known_headers(notes) if notes.keep_sound else cache, findings)
     names = [im['file_name'] for im in kept.values()]
@@ -173,7 +174,8 @@ def _remember(notes: ColumnNotes, images: Images) -> None:
     "Keep what is known of sound files."
     names = Texts.of(images.names)
     stamps = file_stamps(notes.folder, names)
-    if stamps is not None: notes.keep_sound(Sound(names, images.numbers[:, 1:], stamps))
+    if stamps is None or notes.keep_sound is None: return
+    notes.keep_sound(Sound(names, images.numbers[:, 1:], stamps))
 
 # %% ../../nbs/6_data/05c_columns.ipynb #plain
 def plain_rows(columns: Columns, # a split

@@ -12,7 +12,7 @@ from ..config import SSDConfig
 from ..errors import DataError
 from ..fields import nearest
 from .annotations import PLACE, Annotations
-from .entries import plain_number, shown, stable_ids
+from .entries import plain_numbers, shown, stable_ids
 from .findings import Findings
 from .layouts import folders_below, picture_folder, read_lines, split_file
 from .voc import corner_bbox
@@ -78,11 +78,11 @@ def csv_row(values: Sequence[str], # of the columns
         findings.add('incomplete entry', where, 'a row needs a filename and a class')
         return None
     if not label: return CsvRow(where, cells['filename'], size, '', ())
-    xyxy = tuple(plain_number(c) for c in corners)
-    if None in xyxy:
+    xyxy = plain_numbers(corners)
+    if xyxy is None:
         findings.add('not a number', where, f'{", ".join(CORNERS)} are {", ".join(map(shown, corners))}')
         return None
-    return CsvRow(where, cells['filename'], size, label, xyxy)
+    return CsvRow(where, cells['filename'], size, label, tuple(xyxy))
 
 # %% ../../nbs/6_data/08c_csv.ipynb #parse-csv
 def parse_csv(lines: Sequence[str], # of a file
@@ -141,7 +141,7 @@ def read_csv(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_im
     ids = stable_ids(list(images))
     names = sorted({row.label for row in rows if row.label})
     names = [n for n in cfg.classes if n in names] + [n for n in names if n not in cfg.classes]
-    annotations = []
+    annotations: list[dict] = []
     for row in rows:
         if not row.label: continue
         a = {'bbox': corner_bbox(row.xyxy), 'category_id': names.index(row.label) + 1, PLACE: row.place}

@@ -68,7 +68,7 @@ def all_boxes(data: Dataset, # its records are read
 class Checkup:
     "What the doctor found in a split."
     data: Dataset # what can be used
-    findings: list[Finding]
+    findings: Findings
     overlaps: np.ndarray # [objects] IoU with the best default box, in the order of the records
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-012

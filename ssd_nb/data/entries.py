@@ -8,11 +8,11 @@ import hashlib
 import math
 import re
 import reprlib
-from typing import Sequence
+from typing import Iterable, Sequence
 
 # %% auto #0
-__all__ = ['FLAGS', 'plain_number', 'plain_flag', 'plain_id', 'plain_text', 'plain_bbox', 'shown', 'stable_id', 'stable_ids',
-           'image_numbers', 'category_numbers']
+__all__ = ['FLAGS', 'plain_number', 'plain_flag', 'plain_id', 'plain_text', 'plain_numbers', 'plain_bbox', 'shown', 'stable_id',
+           'stable_ids', 'image_numbers', 'category_numbers']
 
 # %% ../../nbs/6_data/02_entries.ipynb #e-1
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
@@ -60,12 +60,18 @@ def plain_text(value: object, # of any type
     return value
 
 # %% ../../nbs/6_data/02_entries.ipynb #e-6
+def plain_numbers(values: Iterable[object], # of any types
+                 ) -> list[float] | None: # None: one of them is no number
+    "Several numbers, all or nothing."
+    numbers = [plain_number(v) for v in values]
+    known = [n for n in numbers if n is not None]
+    return known if len(known) == len(numbers) else None
+
 def plain_bbox(value: object, # of any type
               ) -> list[float] | None: # x, y, width, height; may contain NaN
     "The four numbers of a box."
     if not isinstance(value, (list, tuple)) or len(value) != 4: return None
-    numbers = [plain_number(v) for v in value]
-    return None if None in numbers else numbers
+    return plain_numbers(value)
 
 # %% ../../nbs/6_data/02_entries.ipynb #e-7
 def shown(value: object, # of any type and size

@@ -39,7 +39,7 @@ def _tiff_end(tags: Any) -> int:
     return 0
 
 def ends_well(file: Any, # an open binary file
-              image: Image.Image, # of it, opened
+              image: Any, # of it, opened by Pillow
              ) -> bool: # True for formats that do not tell
     "Whether the last byte of an image file is there."
     size = file.seek(0, os.SEEK_END)
@@ -134,7 +134,7 @@ def read_headers(paths: Iterable[Path], # image files
     new = [path for path, header in found.items() if header is None]
     with ThreadPoolExecutor(min(32, 2*(os.cpu_count() or 1))) as pool:
         read = tqdm(pool.map(read_header, new), 'image headers', len(new), unit='image', leave=False, disable=None)
-        found.update(zip(new, read))
-    known.keep({path: found[path] for path in new})
+        fresh = dict(zip(new, read))
+    known.keep(fresh)
     if new and known is not cache: known.save()
-    return found
+    return {path: header or fresh[path] for path, header in found.items()}

@@ -58,7 +58,7 @@ def _ids(records: Sequence[Record]) -> np.ndarray:
 
 # %% ../../nbs/6_data/11_loader.ipynb #cell-016
 def train_batch(records: Sequence[Record], # B images
-                indices: Sequence[int], # their places in the data set
+                indices: Sequence[int] | np.ndarray, # their places in the data set
                 epoch: int, # 0 or more
                 cfg: SSDConfig, # the numbers
                ) -> Batch:
@@ -156,7 +156,7 @@ class Plan:
     def __len__(self) -> int: # steps per epoch
         return len(self.batches(0))
 
-    def batches(self, epoch: int) -> Sequence[np.ndarray]: # for each step the record indices
+    def batches(self, epoch: int) -> Sequence[np.ndarray] | np.ndarray: # for each step the record indices
         "Which records this device gets in an epoch."
         if not self.training: return eval_batches(self.indices, self.cfg.batch_size, self.rank, self.world)
         return train_batches(self._order(epoch), self.cfg.batch_size, self.rank, self.world)
@@ -183,7 +183,7 @@ class Loader(Plan):
 
     def epoch(self, epoch: int = 0, # number of the epoch; of no effect on an evaluation
               start: int = 0, # first step
-             ) -> Iterator[Batch | EvalBatch]:
+             ) -> Iterator[Any]: # `Batch` for training, else `EvalBatch`
         "The batches of one epoch. Raises `DataError` for an unreadable image and `LoaderError` if a worker dies."
         number = epoch if self.training else None
         tasks = (([self.records[i] for i in b], b, number) for b in self.batches(epoch)[start:])

@@ -32,7 +32,7 @@ class Record:
     labels: np.ndarray # [n] int32, 1..class_num-1
     crowd: np.ndarray # [n] bool
     source: str # where it is written down, for messages
-    difficult: np.ndarray | None = None # [n] bool; None: no object is
+    difficult: np.ndarray = None # type: ignore[assignment] # [n] bool; not given: no object is
 
     def __post_init__(self) -> None:
         if self.difficult is None: object.__setattr__(self, 'difficult', np.zeros(len(self.labels), bool))
@@ -41,7 +41,7 @@ class Record:
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Dataset(Truth):
     "The records of one split, with the truth that an evaluation needs."
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     findings: tuple[Finding, ...] = () # what the check of the annotations found
     names: tuple[str, ...] = () # every class that the split names, whether it is learnt or not
     folder: Path = Path() # the `file_name` of an image starts here
@@ -225,9 +225,10 @@ def make_records(notes: Annotations, # from `complete`
     for im in notes.truth['images']:
         objects = groups.get(im['id'], [])
         record = make_record(im, objects, labels, notes.image(im), cfg.rules.whole_pixels)
-        if training: record = training_record(record, objects, cfg, findings, im.get(EMPTY, False))
+        kept: Record | None = record
+        if training: kept = training_record(record, objects, cfg, findings, im.get(EMPTY, False))
         elif not objects: findings.add('no objects', record.source, 'nothing to find')
-        if record: records.append(record)
+        if kept: records.append(kept)
     return records
 
 # %% ../../nbs/6_data/05_records.ipynb #cell-053b

@@ -12,7 +12,7 @@ import re
 from array import array
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 import numpy as np
 from .annotations import PLACE, typed_object, written_size
 from .columns import NO_ID, Columns, Texts
@@ -46,7 +46,8 @@ def pieces(path: Path, # a JSON file
 class NotPlain(Exception):
     "This file takes the ordinary way."
 
-SCAN, BLANK = json.JSONDecoder().scan_once, re.compile(r'[ \t\n\r]*').match
+SCAN = json.JSONDecoder().scan_once # type: ignore[attr-defined] # it is there, but not in the stubs
+BLANK: Callable[..., Any] = re.compile(r'[ \t\n\r]*').match # always a match, be it empty
 
 # %% ../../nbs/6_data/05e_scan.ipynb #scan-2
 class Scanner:
@@ -138,7 +139,7 @@ class Builder:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.images, self.ids, self.boxes, self.areas = array('q'), array('q'), array('d'), array('d')
-        self.flags, self.categories = array('B'), []
+        self.flags, self.categories = array('B'), list[Any]()
 
     def add(self, name: str, entry: Any) -> None:
         "One more entry. Raises `NotPlain`."

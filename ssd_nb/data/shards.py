@@ -128,7 +128,8 @@ def find_images_in(shards: Sequence[Path], # in any order
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(open(s, 'rb')) for s in shards]
         maps = [stack.enter_context(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)) for f in files]
-        rows, places = [_row_bounds(s) for s in shards], []
+        rows = [_row_bounds(s) for s in shards]
+        places: list[tuple[str, int, int, int]] = []
         for data in images:
             k, offset = _next_place(data, maps, rows)
             if k < 0:

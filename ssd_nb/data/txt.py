@@ -80,7 +80,8 @@ def txt_paths(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_i
     if not training and cfg.rules.y_first_rows:
         raise DataError('the reference does not evaluate TXT data sets; evaluate with --protocol standard')
     own = not training and cfg.val_anno_path
-    anno_path, image_dir = cfg.val_anno_path if own else cfg.anno_path, cfg.image_dir
+    anno_path: str | Path | None = cfg.val_anno_path if own else cfg.anno_path
+    image_dir = cfg.image_dir
     if cfg.data: anno_path = split_file(cfg, training, '.txt')
     if not training: image_dir = cfg.val_image_dir or image_dir
     if not anno_path and cfg.data:
@@ -131,7 +132,8 @@ def read_txt(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_im
     most = max((b[4] for _, _, boxes in rows for b in boxes if 0 <= b[4] < 1e6), default=0)
     names = txt_names(cfg, most)
     if names and not cfg.class_num: cfg = replace(cfg, classes=tuple(names)) # also those of classes.txt
-    ids, images, annotations = stable_ids([name for _, name, _ in rows]), [], []
+    ids, images = stable_ids([name for _, name, _ in rows]), []
+    annotations: list[dict] = []
     for where, name, boxes in rows:
         images.append({'id': ids[name], 'file_name': name, PLACE: where, EMPTY: not boxes})
         for a in row_objects(boxes, cfg, most, where, findings):

@@ -12,7 +12,7 @@ from ..errors import DataError
 from ..fields import nearest
 from ..names import exists, find_file, folder_contents
 from .annotations import EMPTY, PLACE, Annotations
-from .entries import plain_flag, plain_number, plain_text, stable_ids
+from .entries import plain_flag, plain_numbers, plain_text, stable_ids
 from .findings import Findings
 from .layouts import files_of, folders_below, is_split, pictures_of, read_lines, split_among
 
@@ -54,15 +54,16 @@ def _voc_object(element: ElementTree.Element, where: str, findings: Findings,
     if not name or None in corners:
         findings.add('incomplete entry', where, 'an object needs a name and a bndbox with xmin, ymin, xmax, ymax')
         return None
-    if plain_flag(difficult) is None:
+    flag = plain_flag(difficult)
+    if flag is None:
         findings.add('incomplete entry', where, f'difficult is {difficult!r}, not 0 or 1')
         return None
-    xyxy = [plain_number(c) for c in corners]
-    if None in xyxy:
+    xyxy = plain_numbers(corners)
+    if xyxy is None:
         findings.add('not a number', where, f'xmin, ymin, xmax, ymax are {", ".join(map(repr, corners))}')
         return None
-    if published: xyxy, difficult = [v - 1 for v in xyxy], '0'
-    return name.strip(), {'bbox': corner_bbox(xyxy), 'difficult': int(plain_flag(difficult)), PLACE: where}
+    if published: xyxy, flag = [v - 1 for v in xyxy], False
+    return name.strip(), {'bbox': corner_bbox(xyxy), 'difficult': int(flag), PLACE: where}
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-065
 def corner_bbox(xyxy: Sequence[float], # first and last corner
@@ -128,8 +129,8 @@ def voc_folders(cfg: SSDConfig, # data, voc_root, train_split, val_split
     if (root/'ImageSets').is_dir():
         path = voc_list(root/'ImageSets'/'Main', split)
         if path.is_file(): return root/'JPEGImages', root/'Annotations', path
-        there = ', '.join(Path(name).stem for name in files_of(path.parent, '.txt')) or 'nothing'
-        raise DataError(f'{path}: no such list; there is {there}; choose with --{flag}_split')
+        lists = ', '.join(Path(name).stem for name in files_of(path.parent, '.txt')) or 'nothing'
+        raise DataError(f'{path}: no such list; there is {lists}; choose with --{flag}_split')
     there = voc_splits(root)
     name = split_among(split, there)
     if name: return *_split_folders(there[name]), None
@@ -218,7 +219,8 @@ def read_voc(cfg: SSDConfig, # data, voc_root, train_split, val_split, classes
     categories = _voc_categories(cfg, {name for _, objects in entries for name, _ in objects})
     number = {c['name']: c['id'] for c in categories}
     ids = stable_ids([im['file_name'] for im, _ in entries])
-    images, annotations = [], []
+    images = []
+    annotations: list[dict] = []
     for im, objects in entries:
         im = im | dict(id=ids[im['file_name']])
         images.append(im)

@@ -61,27 +61,29 @@ class Worker:
         one_thread = {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
         self.process = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         env={**os.environ, **one_thread})
+        assert self.process.stdin and self.process.stdout, 'both are pipes'
+        self.tasks, self.results = self.process.stdin, self.process.stdout
         self.reader = ThreadPoolExecutor(1) # takes the results while the main thread trains
         self._send((name, fixed))
 
     def _send(self, message: Any) -> None:
         with suppress(BrokenPipeError): # that the worker is dead will show when its result is read
-            pickle.dump(message, self.process.stdin, pickle.HIGHEST_PROTOCOL)
-            self.process.stdin.flush()
+            pickle.dump(message, self.tasks, pickle.HIGHEST_PROTOCOL)
+            self.tasks.flush()
 
     def submit(self, *task: Any, # arguments of the function
               ) -> Future: # of what it returns, or of an exception and the worker's traceback
         "Ask for a task."
         self._send(task)
-        return self.reader.submit(pickle.load, self.process.stdout)
+        return self.reader.submit(pickle.load, self.results)
 
     def close(self) -> None:
         "End the process; what it was preparing is lost."
         self.process.kill()
         self.process.wait()
         self.reader.shutdown()
-        with suppress(OSError): self.process.stdin.close()
-        self.process.stdout.close()
+        with suppress(OSError): self.tasks.close()
+        self.results.close()
 
 # %% ../../nbs/6_data/10_workers.ipynb #result
 def result_of(worker: Worker, # that was asked
@@ -117,7 +119,7 @@ class Workers:
             return
         if any(worker.process.poll() is not None for worker in self.running): self.close() # one is dead: begin anew
         while len(self.running) < self.count: self.running.append(Worker(self.name, **self.fixed))
-        waiting = deque()
+        waiting: deque[tuple[Worker, Future]] = deque()
         for n, task in enumerate(tasks):
             worker = self.running[n % self.count]
             waiting.append((worker, worker.submit(*task)))

@@ -129,7 +129,8 @@ def write_coco(folder: Path, classes: Sequence[str], parts: Parts) -> None:
     "annotations/instances_SPLIT.json"
     categories = [dict(id=n, name=name) for n, name in enumerate(classes, 1)]
     for split, entries in parts.items():
-        images, objects = [], []
+        images = []
+        objects: list[dict] = []
         for number, e in enumerate(entries, 1):
             images.append(dict(id=number, file_name=e.name, height=e.height, width=e.width))
             for a in e.objects:

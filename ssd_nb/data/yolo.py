@@ -12,7 +12,7 @@ from ..config import SSDConfig
 from ..errors import DataError
 from ..names import find_file, is_image
 from .annotations import EMPTY, PLACE, Annotations
-from .entries import plain_number, plain_text, shown, stable_ids
+from .entries import plain_number, plain_numbers, plain_text, shown, stable_ids
 from .findings import Findings
 from .layouts import (
     class_file, class_names, files_of, folders_below, is_split, pictures_of, read_lines, split_among)
@@ -26,9 +26,10 @@ def parse_label(line: str, # 'class x y width height', or 'class x1 y1 x2 y2 x3 
                 keypoints: bool = False, # what follows the box are points
                ) -> tuple[float, list[float]] | str: # class number and x, y, width, height; or what is wrong
     "An object of a YOLO file, in fractions of the image. Never raises."
-    numbers = [plain_number(word) for word in line.split()]
-    if not numbers: return 'nothing is written'
-    if None in numbers: return f'{shown(line.split()[numbers.index(None)])} is no number'
+    words = line.split()
+    if not words: return 'nothing is written'
+    numbers = plain_numbers(words)
+    if numbers is None: return f'{shown(next(w for w in words if plain_number(w) is None))} is no number'
     label, *box = numbers
     if keypoints: box = box[:4]
     if len(box) < 4 or (len(box) > 4 and len(box) % 2) or len(box) == 0:
@@ -68,7 +69,7 @@ def yolo_names(content: dict, # of `read_data_yaml`
     if isinstance(names, (list, tuple)): names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
         raise DataError(f'{path}: names is {shown(names)}; write a list, `names: [cat, dog]`, or `0: cat`, a line each')
-    found = {}
+    found: dict[int, str] = {}
     for key, value in names.items():
         number, name = plain_number(key), plain_text(value)
         if number is None or number < 0 or not number.is_integer():
@@ -272,7 +273,8 @@ def read_yolo(cfg: SSDConfig, # data, train_split, val_split
 def _yolo_lists(data: YoloSet, labels: dict[Path, Path], findings: Findings) -> Annotations:
     "COCO's lists from pictures and their label files."
     names = {p: str(p.relative_to(data.root) if p.is_relative_to(data.root) else p) for p in labels}
-    ids, images, annotations = stable_ids(list(names.values())), [], []
+    ids, images = stable_ids(list(names.values())), []
+    annotations: list[dict] = []
     for picture, path in labels.items():
         number = ids[names[picture]]
         images.append({'id': number, 'file_name': names[picture], PLACE: str(path if path.is_file() else picture)})

@@ -75,7 +75,7 @@ def _sun(rng: np.random.Generator, canvas: np.ndarray, land: Land) -> None:
     across, down = (np.exp(-((np.arange(size) - centre)/(.09*size))**2/2) for centre in (x, y))
     blend(canvas, np.outer(down, across)*.45, (255, 246, 214))
     mask = np.zeros(canvas.shape[:2], np.uint8)
-    cv2.circle(mask, (int(x*16), int(y*16)), int(size*.055*16), 255, -1, cv2.LINE_AA, shift=4)
+    cv2.circle(mask, (int(x*16), int(y*16)), int(size*.055*16), (255,), -1, cv2.LINE_AA, shift=4)
     blend(canvas, mask/255*.9, (255, 247, 205))
 
 # %% ../../nbs/3_learning/02_landscape.ipynb #cell-039
@@ -88,7 +88,7 @@ def _clouds(rng: np.random.Generator, canvas: np.ndarray, horizon: float) -> Non
         r = size*rng.uniform(.025, .05)
         for dx, lift in ((-1.7, 0), (-.6, .45), (.6, .6), (1.6, .1)):
             centre = int(x + dx*r), int(y - lift*r)
-            cv2.ellipse(mask, centre, (int(1.3*r), int(.75*r)), 0, 0, 360, 255, -1)
+            cv2.ellipse(mask, centre, (int(1.3*r), int(.75*r)), 0, 0, 360, (255,), -1)
     blend(canvas[:len(mask)], cv2.GaussianBlur(mask, (0, 0), size*.012)/255*.75, (255, 255, 255))
 
 # %% ../../nbs/3_learning/02_landscape.ipynb #cell-040
@@ -98,7 +98,7 @@ def _glints(rng: np.random.Generator, canvas: np.ndarray, low: float, high: floa
     for _ in range(26):
         x, y = rng.uniform(0, size), rng.uniform(low, high)*size
         half = rng.uniform(.008, .03)*size
-        cv2.line(mask, (int(x - half), int(y)), (int(x + half), int(y)), 255, 1, cv2.LINE_AA)
+        cv2.line(mask, (int(x - half), int(y)), (int(x + half), int(y)), (255,), 1, cv2.LINE_AA)
     blend(canvas, mask/255*.5, (255, 255, 255))
 
 # %% ../../nbs/3_learning/02_landscape.ipynb #bands

@@ -120,7 +120,7 @@ def _shadows(canvas: np.ndarray, things: Sequence[Thing]) -> None:
         if _FLIES[t.label - 1]: continue
         h, w = t.patch.shape[:2]
         centre, radii = (t.x + w//2, t.y + h - 1), (int(w*.52), max(int(w*.07), 2))
-        cv2.ellipse(mask, centre, radii, 0, 0, 360, 255, -1)
+        cv2.ellipse(mask, centre, radii, 0, 0, 360, (255,), -1)
     blend(canvas, cv2.GaussianBlur(mask, (0, 0), 2)/255*.35, (30, 40, 50))
 
 # %% ../../nbs/3_learning/03_scenes.ipynb #cell-055

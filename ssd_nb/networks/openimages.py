@@ -17,7 +17,8 @@ def early_rows(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # e
     "The stem and the blocks up to the first feature map."
     stem = same_conv('stem', 3, cfg.stem_channels, cfg.image_shape, 3, 2, norm='batch', act='relu6')
     row = Row('stem', ('image',), (stem,))
-    size = tuple(-(-n//2) for n in cfg.image_shape)
+    height, width = cfg.image_shape
+    size = -(-height//2), -(-width//2)
     yield row, size
     yield from blocks(cfg.features_1, row, size, 1)
 
@@ -33,7 +34,7 @@ def late_rows(cfg: NetworkConfig, # channels
     yield tap, size
     layers = bottleneck(f'block{number}', size, (row.cout, tap.cout, cout), stride)
     row = Row(f'block{number}', ('tap',), layers[1:]) # its expansion is the tap
-    size = tuple(-(-n//stride) for n in size)
+    size = -(-size[0]//stride), -(-size[1]//stride)
     yield row, size
     others = ((ratio, cout, repeats - 1, 1), *cfg.features_2[1:])
     for row, size in blocks(others, row, size, number + 1): yield row, size

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/2_network/07_pyramid.ipynb #imports
 from __future__ import annotations
-from typing import Iterator, Sequence
+from typing import Any, Iterator, Sequence
 from ..errors import ConfigError
 from .heads import PAD, head_rows
 from .layers import Layer, NetworkConfig, Row, same_conv
@@ -22,7 +22,7 @@ def merged_rows(levels: Sequence[Row], # of the backbone, the finest first; each
                ) -> Iterator[Row]:
     "Each level with the enlarged sum of all coarser ones added to it, the coarsest first."
     for k in reversed(range(len(levels))):
-        sources = (levels[k].name,)
+        sources: tuple[str, ...] = (levels[k].name,)
         if k < len(levels) - 1:
             yield Row(f'up{k}', (f'lateral{k + 1}',), (Layer(f'up{k}', WIDTH, WIDTH, op='upsample'),), 'neck')
             sources += (f'up{k}',)
@@ -45,7 +45,7 @@ def pyramid(cfg: NetworkConfig, # size of the picture
            ) -> Iterator[Row]:
     "The merged levels, and five feature maps made from them."
     check_pyramid(cfg)
-    more = dict(norm='batch', act='relu6', eps=EPS)
+    more: dict[str, Any] = dict(norm='batch', act='relu6', eps=EPS)
     yield from merged_rows(levels)
     for k in range(3):
         smooth = Layer(f'level{k}', WIDTH, WIDTH, 3, padding=PAD, **more)
@@ -62,7 +62,8 @@ def shared_head(name: str, # of the row, such as locs3
                 cout: int, # numbers to say at each cell
                ) -> tuple[Layer, ...]:
     "Four 3x3 convolutions with batch norm and one that answers; weights are shared by all maps, batch norms are not."
-    kind, more = name.rstrip('0123456789'), dict(kernel=3, padding=PAD, bias=True)
+    kind = name.rstrip('0123456789')
+    more: dict[str, Any] = dict(kernel=3, padding=PAD, bias=True)
     tower = [Layer(f'{name}.conv{k}', cin, cin, weights=f'{kind}.conv{k}', norm='batch', act='relu6', **more)
              for k in range(1, 5)]
     return (*tower, Layer(f'{name}.predict', cin, cout, weights=f'{kind}.predict', **more))
@@ -85,14 +86,15 @@ SEPARABLES = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512,
 
 def mobilenet_v1(cfg: NetworkConfig) -> Iterator[Row]:
     "The backbone."
-    more = dict(norm='batch', act='relu6', eps=EPS)
-    size, cin = tuple(-(-n//2) for n in cfg.image_shape), cfg.stem_channels
+    more: dict[str, Any] = dict(norm='batch', act='relu6', eps=EPS)
+    (height, width), cin = cfg.image_shape, cfg.stem_channels
+    size = -(-height//2), -(-width//2)
     yield Row('stem', ('image',), (same_conv('stem', 3, cin, cfg.image_shape, 3, 2, **more),))
     before = 'stem'
     for k, (cout, stride) in enumerate(SEPARABLES, start=1):
         name = f'block{k}'
         depthwise = same_conv(f'{name}.depthwise', cin, cin, size, 3, stride, groups=cin, **more)
-        size = tuple(-(-n//stride) for n in size)
+        size = -(-size[0]//stride), -(-size[1]//stride)
         yield Row(name, (before,), (depthwise, same_conv(f'{name}.pointwise', cin, cout, size, **more)))
         before, cin = name, cout
 

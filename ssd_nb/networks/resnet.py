@@ -21,7 +21,7 @@ def residual_rows(k: int, # number of the block
                  ) -> Iterator[Row]:
     "A block, and before it the shortcut if it needs one. It gives four times `middle` channels."
     name, cout, added = f'block{k}', 4*middle, source.name
-    after = tuple(-(-n//stride) for n in size)
+    after = -(-size[0]//stride), -(-size[1]//stride)
     reduce = same_conv(f'{name}.reduce', source.cout, middle, size, norm='batch', act='relu')
     window = same_conv(f'{name}.window', middle, middle, size, 3, stride, norm='batch', act='relu')
     widen = same_conv(f'{name}.widen', middle, cout, after, norm='batch')
@@ -37,16 +37,17 @@ GROUPS_50 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)) # channels in th
 def resnet50(cfg: NetworkConfig) -> Iterator[Row]:
     "The backbone."
     stem = same_conv('stem', 3, 64, cfg.image_shape, 7, 2, norm='batch', act='relu')
-    size = tuple(-(-n//2) for n in cfg.image_shape)
-    sides = [side for n in size for side in same_padding(n, 3, 2)]
-    row = Row('stem', ('image',), (stem, Layer('pool', 64, 64, 3, 2, tuple(sides), op='maxpool')))
+    height, width = cfg.image_shape
+    size = -(-height//2), -(-width//2)
+    padding = *same_padding(size[0], 3, 2), *same_padding(size[1], 3, 2)
+    row = Row('stem', ('image',), (stem, Layer('pool', 64, 64, 3, 2, padding, op='maxpool')))
     yield row
-    size, number = tuple(-(-n//2) for n in size), 1
+    size, number = (-(-size[0]//2), -(-size[1]//2)), 1
     for middle, count, first in GROUPS_50:
         for k in range(count):
             stride = first if k == 0 else 1
             for row in residual_rows(number, row, size, middle, stride): yield row
-            size, number = tuple(-(-n//stride) for n in size), number + 1
+            size, number = (-(-size[0]//stride), -(-size[1]//stride)), number + 1
 
 # %% ../../nbs/2_network/08_resnet.ipynb #trunk-2
 def resnet50_fpn(cfg: NetworkConfig) -> Iterator[Row]:

@@ -72,7 +72,8 @@ def check_network(cfg: NetworkConfig) -> None:
         given, fitting = (','.join(str(height) for height, _ in sizes) for sizes in (wanted, found))
         raise ConfigError(f'{field}: boxes for maps of {given} cells a side, but {cfg.network} makes {fitting} of '
                           f'{cfg.image_size} pixels; give --map_sizes {fitting}, and leave steps empty')
-    for row in (r for r in rows(cfg) if r.output):
+    for row in rows(cfg):
+        if row.output is None or row.feature_map is None: continue # no head
         boxes = len(cfg.maps[row.feature_map].shapes)
         each = 4 if row.output == 'locs' else cfg.class_num
         if row.cout != boxes*each:

@@ -18,14 +18,15 @@ POOLS = ((2, 2, NONE), (2, 2, NONE), (2, 2, AFTER), (2, 2, NONE), (3, 1, PAD)) #
 # channels hidden and out, stride, padding
 EXTRAS = ((256, 512, 2, PAD), (128, 256, 2, PAD), (128, 256, 1, NONE), (128, 256, 1, NONE))
 
-def _conv(name: str, cin: int, cout: int, kernel: int = 3, padding: tuple[int, ...] = PAD, **more) -> Layer:
+def _conv(name: str, cin: int, cout: int, kernel: int = 3, padding: tuple[int, int, int, int] = PAD, **more) -> Layer:
     "A convolution with bias and ReLU."
     return Layer(name, cin, cout, kernel, padding=padding, bias=True, act='relu', **more)
 
 # %% ../../nbs/2_network/04_vgg.ipynb #stages-2
 def stages() -> Iterator[Row]:
     "VGG16 and the first two feature maps; each stage begins with the pool before it."
-    before, cin, pool = 'image', 3, ()
+    before, cin = 'image', 3
+    pool: tuple[Layer, ...] = ()
     for k, ((cout, count), (kernel, stride, padding)) in enumerate(zip(STAGES, POOLS), start=1):
         widths = [cin, *[cout]*count]
         convs = [_conv(f'conv{k}_{j + 1}', widths[j], cout) for j in range(count)]

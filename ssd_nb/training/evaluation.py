@@ -56,7 +56,7 @@ def detect_by(session: Session, # a network
               group: Group = Alone(), # processes that share the images; all of them get all detections
              ) -> list[dict[int, Detections]]: # for each configuration, by image id in the data set's order
     "Detections in every image by several configurations, in one pass over the images."
-    found = [{} for _ in cfgs]
+    found: list[dict[int, Detections]] = [{} for _ in cfgs]
     for batch, locs, logits in predictions(session, dataset, cfgs[0], progress, group):
         for one, cfg in zip(found, cfgs):
             detections = postprocess(locs, logits, batch.sizes, cfg)
@@ -117,7 +117,7 @@ def curves_picture(report: Report, # of `evaluate`
     means = {f'IoU {iou:.2f}': pr_curve(report, iou) for iou in (.5, .75, .9)}
     plot_lines(means, 'mean of all classes', 'recall', 'precision', ax=left)
     score = {name: c['AP50'] for name, c in report.per_class.items() if c['AP50'] >= 0}
-    shown = sorted(score, key=score.get, reverse=True)
+    shown = sorted(score, key=lambda name: score[name], reverse=True)
     title = 'classes at IoU 0.5'
     if len(shown) > 6:
         title = f'the best three and the worst three of {len(shown)} classes, IoU 0.5'

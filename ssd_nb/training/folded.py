@@ -54,7 +54,7 @@ def first_pictures(learn: Dataset, # of a training
                    cfg: SSDConfig, # its seed, batch size and augmentation
                   ) -> np.ndarray: # [PICTURES or fewer, S, S, 3] uint8
     "The first pictures that a training sees, whatever the number of its devices."
-    pictures = []
+    pictures: list[np.ndarray] = []
     for indices in Plan(learn, cfg, training=True).batches(0):
         pictures.extend(train_batch([learn.records[k] for k in indices], indices, 0, cfg).images)
         if len(pictures) >= PICTURES: break

@@ -77,11 +77,11 @@ class Metrics:
             os.fsync(f.fileno())
 
 # %% ../../nbs/8_training/02_metrics.ipynb #cell-016
-def thinned(values: Sequence[float], count: int = 2000) -> np.ndarray:
+def thinned(values: Sequence[float] | np.ndarray, count: int = 2000) -> np.ndarray:
     "Means of neighbours, so that `count` values are left."
-    values = np.asarray(values, float)
-    if len(values) <= count: return values
-    return np.array([part.mean() for part in np.array_split(values, count)])
+    every = np.asarray(values, float)
+    if len(every) <= count: return every
+    return np.array([part.mean() for part in np.array_split(every, count)])
 
 # %% ../../nbs/8_training/02_metrics.ipynb #cell-017
 def curves(steps: Sequence[Step], # at least one
@@ -131,7 +131,8 @@ class EventFile:
         for number, s in enumerate(steps[self.done:], self.done + 1):
             self.show(number, loss=s.loss, lr=s.lr)
         self.done = len(steps)
-        if self.done > self.judged and steps[-1].mAP is not None:
-            self.show(self.done, mAP=steps[-1].mAP, AP50=steps[-1].AP50)
+        mAP, AP50 = steps[-1].mAP, steps[-1].AP50
+        if self.done > self.judged and mAP is not None and AP50 is not None:
+            self.show(self.done, mAP=mAP, AP50=AP50)
             self.judged = self.done
         self.file.flush()

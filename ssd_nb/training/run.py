@@ -125,7 +125,7 @@ def _check_scale(run: Run, scale: float) -> None:
 def write_steps(run: Run, # its folder and numbers
                ) -> None:
     "Bring metrics.csv, and the event file if there is one, up to date."
-    run.metrics.write(run.steps)
+    if run.metrics: run.metrics.write(run.steps)
     if run.events: run.events.write(run.steps)
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-032
