@@ -166,6 +166,9 @@ def image_files(names: Sequence[str], # files, folders and patterns
     "The files that are meant. Raises `UserError` naming what does not exist."
     out = []
     for name in names:
+        if (Path(name)/'metrics.csv').exists():
+            raise UserError(f'{name}: a training run, not pictures; name pictures, and give the run as '
+                            f'--checkpoint_path {name} (in Python: detect(pictures, {str(name)!r}))')
         found = _files_of(Path(name))
         if not found and Path(name).is_dir(): raise UserError(f'{name}: the folder holds no files')
         found = found or sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())

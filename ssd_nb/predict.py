@@ -187,6 +187,8 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         images, films = sources(args.images)
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', 'openimages'))
         state, trained, meta = load(checkpoint, whole=True)
+        if not hasattr(args, 'checkpoint_path'):
+            print(f'weights: openimages, published, {trained.class_num - 1} classes; --checkpoint_path takes your own')
         min_score = vars(args).pop('min_score', LOOK)
         cfg = config_from_args(args, trained.replace(output_dir=''))
         detector = make_detector(state, cfg, meta, min_score)

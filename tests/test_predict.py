@@ -292,3 +292,8 @@ def test_mistakes_end_in_a_sentence(args, message, tmp_path):
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
     done = command('predict', *args, status=2, cwd=tmp_path, env=env)
     assert message in done.stderr and [p.name for p in tmp_path.iterdir()] == ['file.txt']
+
+def test_a_run_is_not_taken_for_pictures(checkpoint):
+    (checkpoint.parent/'metrics.csv').touch()
+    with pytest.raises(UserError, match='a training run, not pictures.*--checkpoint_path'):
+        ssd_nb.detect(str(checkpoint.parent))

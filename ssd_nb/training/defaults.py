@@ -72,7 +72,7 @@ def suggested(images: int, # to learn from
     rate = .02 if trained else .05
     return [
         Choice('batch_size', batch, f'at most 16, and at most a quarter of the {images} pictures'),
-        Choice('epoch_size', epochs, f'about {images*epochs} looks at a picture'),
+        Choice('epoch_size', epochs, f'about {images*epochs} pictures shown in all'),
         Choice('warmup_epochs', max(epochs/20, 1.), 'a twentieth of the epochs'),
         Choice('lr', rate*batch/16, f'{rate:g} for 16 images in a step, in proportion'),
         Choice('run_eval', True, 'so that you see what it is worth'),
