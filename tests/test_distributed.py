@@ -87,7 +87,9 @@ def test_interrupted_together_and_resumed(backend, begun, tmp_path):
     *_, net = begun
     args = (f'--preset tiny --config {net} --backend {backend} --device cpu --device_num 2 --batch_size 4 '
             '--epoch_size 3 --run_eval false --log_steps 1 --eval_start_epoch 1').split()
-    def run(*more): subprocess.run(command(*more), env=ENV, check=True, capture_output=True)
+    def run(*more):
+        done = subprocess.run(command(*more), env=ENV, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     run(*args, '--output_dir', tmp_path/'whole')
     args += ['--output_dir', tmp_path/'stopped']
     for signum, moment in ((signal.SIGTERM, 'epoch: 1 step: 3,'), (signal.SIGINT, 'epoch: 2 step: 3,')):
