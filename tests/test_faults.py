@@ -414,7 +414,7 @@ def test_marks_in_voc_lists(tmp_path):
 
 # Any damage at all
 
-COUNT = 200 # mutations of each kind of data set
+COUNT = 100 # mutations of each kind of data set
 
 VALUES = (None, True, 0, 1, -1, 3, 2**80, 1.5, float('nan'), float('inf'), '', '0', '7', 'cat', 'dgo', 'a.jpg',
           '\ud800', '..', '/', [], [1], {}, [[1]]*4, dict(id=1))
