@@ -5,11 +5,12 @@
 A row that the table holds is not measured again, so an interrupted command goes on where it stood.
 nbs/9_use/09_results.ipynb draws the table."""
 from __future__ import annotations
-import argparse, csv, json, os, subprocess, sys, tempfile
+import argparse, json, os, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from tqdm import tqdm
+from measured import add_row, rows_of
 from ssd_nb.learning.shapes import ensure
 
 VARIANTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
@@ -30,11 +31,6 @@ VARIANTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
     'no weight decay': '--weight_decay 0',
     'batches of 8': '--batch_size 8'}
 COLUMNS = 'variant', 'flags', 'epochs', 'seed', 'mAP', 'AP50'
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    "The rows that were measured."
-    if not table.exists(): return []
-    with table.open(newline='', encoding='utf-8') as f: return list(csv.DictReader(f))
 
 def measure(flags: str, epochs: int, seed: int, scenes: Path) -> dict[str, str | float]:
     "Train once, in a process of its own, and read what it reports."
@@ -68,9 +64,8 @@ def main() -> None:
     def one(name: str, seed: int) -> None:
         report = measure(VARIANTS[name], args.epochs, seed, args.scenes)
         row = [name, VARIANTS[name], args.epochs, seed, round(report['AP'], 4), round(report['AP50'], 4)]
-        with lock, args.table.open('a', newline='', encoding='utf-8') as f:
-            if not f.tell(): csv.writer(f).writerow(COLUMNS)
-            csv.writer(f).writerow(row)
+        with lock:
+            add_row(args.table, COLUMNS, row)
             bar.update()
 
     with ThreadPoolExecutor(args.jobs) as pool: list(pool.map(lambda pair: one(*pair), wanted))

@@ -7,8 +7,9 @@ Trains on trainval and looks at test once, by both protocols; --choose trains on
 choices are made on. A row that the table holds is not measured again, so an interrupted command goes on where it
 stood."""
 from __future__ import annotations
-import argparse, csv, json, subprocess, sys, tempfile
+import argparse, json, subprocess, sys, tempfile
 from pathlib import Path
+from measured import add_row, rows_of
 
 STARTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
     'random weights': '--lr .05',
@@ -17,11 +18,6 @@ STARTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
 SAME = ('--preset ssd300_mobilenet_v2_openimages --dataset voc --on_bad_data skip --class_num 4 --batch_size 16 '
         '--warmup_epochs 2 --log_steps 0 --keep_checkpoint_max 0')
 COLUMNS = 'start', 'flags', 'judged', 'epochs', 'seed', 'protocol', 'mAP', 'AP50'
-
-def rows_of(table: Path) -> list[dict[str, str]]:
-    "The rows that were measured."
-    if not table.exists(): return []
-    with table.open(newline='', encoding='utf-8') as f: return list(csv.DictReader(f))
 
 def module(name: str, *flags: str) -> None:
     "Run a command of the library; its last words if it fails."
@@ -56,10 +52,9 @@ def main() -> None:
             if row in known: continue
             run = '--voc_root', args.voc_root, '--epoch_size', str(args.epochs), '--seed', seed
             reports = measure([*run, *flags.split()], splits)
-            with args.table.open('a', newline='', encoding='utf-8') as f:
-                if not f.tell(): csv.writer(f).writerow(COLUMNS)
-                for protocol, report in reports.items():
-                    csv.writer(f).writerow([*row, protocol, round(report['AP'], 4), round(report['AP50'], 4)])
+            for protocol, report in reports.items():
+                scores = round(report['AP'], 4), round(report['AP50'], 4)
+                add_row(args.table, COLUMNS, [*row, protocol, *scores])
             print(*row, {name: round(report['AP'], 4) for name, report in reports.items()}, flush=True)
 
 if __name__ == '__main__': main()

@@ -10,7 +10,8 @@ from ssd_nb.train import train_parser
 SCRIPT = Path(__file__).resolve().parent.parent/'scripts'/'transfer.py'
 
 @pytest.fixture
-def script():
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPT.parent)) # as for a command, whose folder is searched first
     return runpy.run_path(str(SCRIPT))
 
 def test_every_start_is_a_configuration(script):
