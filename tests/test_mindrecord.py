@@ -1,5 +1,5 @@
 "MindRecord files: equal to the raw data, whole or not there, refused when stale or foreign."
-import importlib.util, json, multiprocessing, os, random, shutil, signal, subprocess, sys, time
+import importlib.util, json, multiprocessing, os, random, shutil, signal, subprocess, sys
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -188,34 +188,39 @@ def state(folder: Path) -> str:
     try: return 'none' if read_manifest(Path(cfg.mindrecord_dir), True) is None else 'whole'
     except DataError as e: return str(e)
 
+ON_DISK = {'open', 'os.mkdir', 'os.rename', 'os.remove', 'os.rmdir', 'shutil.rmtree', 'sqlite3.connect'}
+
+def write_until(cfg: SSDConfig, last: float, touched: multiprocessing.Value) -> None:
+    "Write a record and count what touches the disk; die at number `last`. For a process of its own."
+    def hook(event: str, args: tuple) -> None:
+        if event not in ON_DISK: return
+        if touched.value >= last: os.kill(os.getpid(), signal.SIGKILL)
+        touched.value += 1
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    sys.addaudithook(hook)
+    prepare_record(cfg, True)
+    os._exit(0)
+
 @needs_mindspore
 def test_killing_the_writer(raw, tmp_path):
-    "20 writers, each killed at a random moment: no record or a whole one, and the next one carries on."
+    "20 writers, each killed between two of its touches of the disk: no record or a whole one, and the next carries on."
     # MindSpore is imported once and forked
     import mindspore.mindrecord # noqa: F401 so that a forked writer begins to write at once
     context, rng, ends = multiprocessing.get_context('fork'), random.Random(0), []
-    def write(cfg):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-        prepare_record(cfg, True)
-        os._exit(0)
-    start = time.perf_counter()
-    first = context.Process(target=write, args=(replace(raw, mindrecord_dir=tmp_path/'timing'),))
-    first.start()
-    first.join()
-    whole_time, folder = time.perf_counter() - start, tmp_path/'records'
-    for _ in range(20):
-        cfg = replace(raw, mindrecord_dir=folder)
-        process = context.Process(target=write, args=(cfg,))
-        start = time.perf_counter()
+    def written(folder: Path, last: float = np.inf) -> int: # touches of the disk
+        touched = context.Value('i', 0, lock=False)
+        process = context.Process(target=write_until, args=(replace(raw, mindrecord_dir=folder), last, touched))
         process.start()
-        process.join(rng.uniform(0, 1.1*whole_time))
-        if process.is_alive(): os.kill(process.pid, signal.SIGKILL)
-        else: whole_time = min(whole_time, time.perf_counter() - start) # the first writer was slower than most
         process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+        return touched.value
+    whole, folder = written(tmp_path/'all of it'), tmp_path/'records'
+    for last in [0, *rng.sample(range(whole), 18), whole - 1]:
+        written(folder, last)
         ends.append(state(folder))
         assert ends[-1] in ('none', 'whole')
         if ends[-1] == 'whole':
-            assert len(read_record(cfg, True).records) == 60
+            assert len(read_record(replace(raw, mindrecord_dir=folder), True).records) == 60
             shutil.rmtree(folder)
     assert 'none' in ends
     same(open_data(raw, True), open_data(replace(raw, mindrecord_dir=folder), True)) # over whatever the last one left
