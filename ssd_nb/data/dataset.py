@@ -39,14 +39,15 @@ def is_divided(cfg: SSDConfig, # settled
 # %% ../../nbs/6_data/09_dataset.ipynb #settle-3
 def data_sentence(cfg: SSDConfig, # which data set
                  ) -> str: # '' where nothing was guessed
-    "What a data set at `data` is taken for, and why."
+    "What a data set at `data` is read as, and why."
     if not cfg.data: return ''
-    kind, sign = recognise(Path(cfg.data)) if cfg.dataset == 'auto' else (cfg.dataset, 'as dataset says')
+    kind, sign = cfg.dataset, '--dataset says so'
+    if kind == 'auto': kind, sign = recognise(Path(cfg.data))
     cfg = replace(cfg, dataset=kind)
-    splits = 'its own splits'
-    kept = f'about {cfg.val_fraction:g} of the pictures are kept for it, by the hash of their names'
-    if is_divided(cfg): splits = f'no split for evaluation, so {kept} (--val_fraction, --split_seed)'
-    return f'{cfg.data}: taken for {kind}: {sign}; {splits}'
+    splits = 'its own split is used for evaluation'
+    kept = f'about {cfg.val_fraction:.0%} of the pictures are kept for evaluation, chosen by the hash of their names'
+    if is_divided(cfg): splits = f'it has no split for evaluation, so {kept} (--val_fraction, --split_seed)'
+    return f'{cfg.data}: read as {kind}, because {sign}; {splits}'
 
 # %% ../../nbs/6_data/09_dataset.ipynb #read-notes
 def read_notes(cfg: SSDConfig, # settled
