@@ -463,7 +463,7 @@ def test_doctor_reads_the_same_rows_once(txt, capsys, monkeypatch):
     assert once[2] == ['a.jpg', 'b c.jpg'] and twice[2] == sorted(once[2]*2)
     assert once[0] == twice[0] == 1 and once[1].count('duplicate image') == 1 and twice[1].count('duplicate image') == 2
     assert 'training and evaluation split' in once[1]
-    assert '--val_anno_path' in once[1] and '--val_anno_path' not in twice[1]
+    assert 'give --val_anno_path' in once[1] and 'give --val_anno_path' not in twice[1]
     assert 'give --val_anno_path' in report(replace(txt, val_anno_path=''), ('val',))[1]
     other = report(replace(txt, val_anno_path='', val_image_dir=Path(txt.anno_path).parent/'elsewhere'))
     assert 'evaluation split of txt:\n' in other[1] and 'elsewhere' in other[1]

@@ -117,7 +117,8 @@ def test_every_layout_is_recognised_and_gives_the_same(tmp_path, layout):
     kind = 'coco' if layout == 'roboflow' else layout
     assert recognise(path)[0] == kind == settled(at(path)).dataset and is_divided(settled(at(path)))
     for training in (True, False): assert content(path, training) == content(expected, training)
-    assert f'read as {kind}, because ' in data_sentence(at(path)) and 'about 20% of the pictures' in data_sentence(at(path))
+    said = data_sentence(at(path))
+    assert f'read as {kind}, because ' in said and 'about 20% of the pictures' in said
     assert annotation_files(at(path), True) == annotation_files(at(path), False)
     cfg, learnt, judged = open_both(at(path), evaluated=True)
     assert (cfg.dataset, cfg.class_num, cfg.classes) == (kind, 3, NAMES) and cfg.val_moved is not None

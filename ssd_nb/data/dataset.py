@@ -12,15 +12,16 @@ from .annotations import Annotations, usable_categories, complete, new_findings
 from .column_records import column_dataset
 from .columns import ColumnNotes
 from .findings import Findings, stop
-from .formats import format_of, recognise
+from .formats import format_of, other_splits, recognise
 from .records import Dataset, make_dataset
 from .split import divided
 from ..errors import ConfigError, DataError
+from ..names import loose
 from .headers import HeaderCache
 
 # %% auto #0
-__all__ = ['settled', 'is_divided', 'data_sentence', 'read_notes', 'training_names', 'read_split', 'accept', 'open_dataset',
-           'annotation_files']
+__all__ = ['settled', 'is_divided', 'data_sentence', 'read_notes', 'evaluated_on', 'further_splits', 'training_names',
+           'read_split', 'accept', 'open_dataset', 'annotation_files']
 
 # %% ../../nbs/6_data/09_dataset.ipynb #settle
 def settled(cfg: SSDConfig, # dataset may be auto
@@ -60,6 +61,24 @@ def read_notes(cfg: SSDConfig, # settled
         raise DataError(f'{cfg.data}: no split to evaluate on, and --val_fraction 0 keeps nothing back; '
                         'give another --val_fraction')
     return divided(format_of(cfg).read(cfg, True, findings), cfg, training)
+
+# %% ../../nbs/6_data/09_dataset.ipynb #further
+def evaluated_on(cfg: SSDConfig, # settled
+                 split: str, # of `format_of(cfg).splits`
+                ) -> SSDConfig:
+    "The configuration that evaluates on another split."
+    return replace(cfg, val_split=split, val_anno_path='')
+
+def further_splits(cfg: SSDConfig, # settled
+                  ) -> dict[str, str]: # by name: '' if it is copied as test, else why it is not
+    "The splits beside those for training and evaluation."
+    return {name: _hindrance(cfg, name) for name in other_splits(cfg)}
+
+def _hindrance(cfg: SSDConfig, split: str) -> str:
+    if loose(split) != 'test': return f'only train, val and test are; --val_split {split} writes it as val'
+    try: read_notes(evaluated_on(cfg, split), False, Findings())
+    except DataError as e: return str(e)
+    return ''
 
 # %% ../../nbs/6_data/09_dataset.ipynb #known-names
 def training_names(cfg: SSDConfig, # which data set

@@ -39,7 +39,7 @@ ERRORS = { # kind: remedy
 
 # %% ../../nbs/6_data/01_findings.ipynb #kinds-w
 WARNINGS = { # kind: remedy
-    'same list': 'evaluate on images that are not learnt: give another list with --val_anno_path',
+    'same list': 'give --val_anno_path, a list of images that are not learnt',
     'unused class': 'expected in a small split; otherwise check the names',
     'odd area': 'the area of its box is used instead',
     'no annotation file': 'the image is not used; to use it as background, add an annotation without objects',

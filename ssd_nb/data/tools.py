@@ -13,11 +13,11 @@ from ..errors import ConfigError, DataError
 from ..fields import Parser
 from ..images import load_image
 from ..visualize import save_figure, show_grid
-from .dataset import data_sentence, is_divided, read_split, settled
+from .dataset import data_sentence, further_splits, is_divided, read_split, settled
 from .doctor import say
 from .records import Dataset
 from .split import picture_key, position
-from .writing import WRITERS, Parts, convert_data, further_splits
+from .writing import WRITERS, Parts, convert_data
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0

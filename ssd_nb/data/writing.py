@@ -19,15 +19,15 @@ from ..errors import DataError
 from ..images import image_bytes
 from ..names import loose
 from .annotations import Annotations, complete, new_findings
-from .dataset import is_divided, read_notes, settled
-from .findings import Findings, stop
-from .formats import format_of, other_splits
+from .dataset import evaluated_on, further_splits, is_divided, read_notes, settled
+from .findings import stop
+from .formats import format_of
 from .records import by_image
 
 # %% auto #0
-__all__ = ['Parts', 'WRITERS', 'Entry', 'check_word', 'new_names', 'further_splits', 'checked_notes', 'entries_of', 'gather',
-           'written', 'write_coco', 'write_voc', 'write_yolo', 'write_csv', 'write_txt', 'Writer', 'sayable',
-           'check_target', 'write_data', 'convert_data']
+__all__ = ['Parts', 'WRITERS', 'Entry', 'check_word', 'new_names', 'checked_notes', 'entries_of', 'gather', 'written',
+           'write_coco', 'write_voc', 'write_yolo', 'write_csv', 'write_txt', 'Writer', 'sayable', 'check_target',
+           'write_data', 'convert_data']
 
 # %% ../../nbs/6_data/15b_writing.ipynb #entry
 @dataclass(frozen=True)
@@ -63,18 +63,6 @@ def new_names(names: Sequence[str], # as they are written down, perhaps with fol
         found.append(check_word(stem + path.suffix))
     return found
 
-# %% ../../nbs/6_data/15b_writing.ipynb #further
-def further_splits(cfg: SSDConfig, # settled: dataset is not auto
-                  ) -> dict[str, str]: # by name: '' if it is written as test, else why it is not
-    "The splits beside those for training and evaluation."
-    return {name: _hindrance(cfg, name) for name in other_splits(cfg)}
-
-def _hindrance(cfg: SSDConfig, split: str) -> str:
-    if loose(split) != 'test': return f'only train, val and test are; --val_split {split} writes it as val'
-    try: read_notes(_evaluated_on(cfg, split), False, Findings())
-    except DataError as e: return str(e)
-    return ''
-
 # %% ../../nbs/6_data/15b_writing.ipynb #checked-notes
 def checked_notes(cfg: SSDConfig, # settled
                   divided: bool, # write the division of a data set without splits down
@@ -87,7 +75,7 @@ def checked_notes(cfg: SSDConfig, # settled
     for split, training in (('train', True), ('val', False)):
         if training or judged: found[split] = _checked(cfg, training)
     test = next((name for name, why in further_splits(cfg).items() if not why), None)
-    if test: found['test'] = _checked(_evaluated_on(cfg, test), False)
+    if test: found['test'] = _checked(evaluated_on(cfg, test), False)
     return found
 
 # %% ../../nbs/6_data/15b_writing.ipynb #checked
@@ -96,10 +84,6 @@ def _checked(cfg: SSDConfig, training: bool) -> Annotations:
     notes = complete(read_notes(cfg, training, findings), cfg, training, findings)
     stop(findings, cfg.dataset, cfg.on_bad_data)
     return notes
-
-def _evaluated_on(cfg: SSDConfig, split: str) -> SSDConfig:
-    "The configuration by which another split is the one for evaluation."
-    return replace(cfg, val_split=split, val_anno_path='')
 
 # %% ../../nbs/6_data/15b_writing.ipynb #gather
 def entries_of(notes: Annotations, # checked
