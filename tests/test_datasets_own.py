@@ -9,11 +9,11 @@ from PIL import Image
 from ssd_nb.config import SSDConfig, config_from_args, make_parser
 from ssd_nb.data import __main__ as command
 from ssd_nb.data.csv_files import parse_csv
-from ssd_nb.data.dataset import annotation_files, data_sentence, is_divided, open_dataset, settled
+from ssd_nb.data.dataset import annotation_files, bare_pictures, data_sentence, is_divided, open_dataset, settled
 from ssd_nb.data.findings import Findings
 from ssd_nb.data.formats import recognise
 from ssd_nb.data.layouts import read_lines
-from ssd_nb.data.mindrecord import open_both
+from ssd_nb.data.mindrecord import fingerprint, open_both
 from ssd_nb.data.split import moved_pictures, position
 from ssd_nb.data.writing import WRITERS, convert_data
 from ssd_nb.data.yolo import parse_label, read_data_yaml, yolo_names
@@ -123,6 +123,20 @@ def test_every_layout_is_recognised_and_gives_the_same(tmp_path, layout):
     assert (cfg.dataset, cfg.class_num, cfg.classes) == (kind, 3, NAMES) and cfg.val_moved is not None
     names = [{r.image.name for r in data.records} for data in (learnt, judged)]
     assert names[0] | names[1] == {*OBJECTS} and not names[0] & names[1] and names[1]
+
+def test_a_picture_that_nobody_wrote_down_changes_the_fingerprint(tmp_path):
+    "Of YOLO, where a picture without a label file is background; a MindRecord without it is out of date."
+    path = yolo_at(tmp_path)
+    before = [fingerprint(at(path), training) for training in (True, False)]
+    assert not (path/'images'/'new.png').exists() and before[0] == before[1]
+    draw(path/'images'/'new.png')
+    after = [fingerprint(at(path), training) for training in (True, False)]
+    assert after[0] == after[1] != before[0] and path/'images'/'new.png' in bare_pictures(at(path), True)
+    put(path/'labels'/'new.txt', '')
+    assert fingerprint(at(path), True) not in (before[0], after[0])
+    assert path/'images'/'new.png' not in bare_pictures(at(path), True)
+    for name, layout in LAYOUTS.items(): # the others name every picture
+        if name != 'yolo': assert bare_pictures(at(layout(tmp_path/name)), True) == []
 
 def test_a_number_that_is_given_is_not_changed(tmp_path):
     path = str(flat_at(tmp_path))

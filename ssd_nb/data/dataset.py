@@ -20,7 +20,7 @@ from .headers import HeaderCache
 
 # %% auto #0
 __all__ = ['settled', 'is_divided', 'data_sentence', 'read_notes', 'training_names', 'read_split', 'accept', 'open_dataset',
-           'annotation_files']
+           'annotation_files', 'bare_pictures']
 
 # %% ../../nbs/6_data/09_dataset.ipynb #settle
 def settled(cfg: SSDConfig, # dataset may be auto
@@ -109,3 +109,11 @@ def annotation_files(cfg: SSDConfig, # which data set
     "The annotation files of a split. Raises `DataError` where there are none."
     cfg = settled(cfg)
     return format_of(cfg).files(cfg, training or is_divided(cfg))
+
+# %% ../../nbs/6_data/09_dataset.ipynb #bare-pictures
+def bare_pictures(cfg: SSDConfig, # which data set
+                  training: bool, # which split
+                 ) -> list[Path]: # mostly none
+    "The pictures of a split that no annotation file names. Raises `DataError` where there is no split."
+    cfg = settled(cfg)
+    return format_of(cfg).bare(cfg, training or is_divided(cfg))

@@ -111,11 +111,21 @@ def _csv_files(cfg: SSDConfig, training: bool) -> list[Path]:
     return [csv_path(cfg, training)]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #files-5
-def _yolo_files(cfg: SSDConfig, training: bool) -> list[Path]:
+def _yolo_split(cfg: SSDConfig, training: bool) -> list[Path]:
+    "The pictures of a split."
     data = yolo_set(cfg)
-    pictures = yolo_pictures(data, yolo_split(cfg, training, data) or '', Findings())
-    page = [data.source] if data.source.is_file() else []
-    return page + [path for path in map(label_path, pictures) if path.is_file()]
+    return yolo_pictures(data, yolo_split(cfg, training, data) or '', Findings())
+
+def _yolo_files(cfg: SSDConfig, training: bool) -> list[Path]:
+    source = yolo_set(cfg).source
+    page = [source] if source.is_file() else []
+    return page + [path for path in map(label_path, _yolo_split(cfg, training)) if path.is_file()]
+
+# %% ../../nbs/6_data/08e_formats.ipynb #bare
+def _all_named(cfg: SSDConfig, training: bool) -> list[Path]: return []
+
+def _yolo_bare(cfg: SSDConfig, training: bool) -> list[Path]:
+    return [picture for picture in _yolo_split(cfg, training) if not label_path(picture).is_file()]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #judged
 def _txt_judged(cfg: SSDConfig) -> bool: return not cfg.data or split_file(cfg, False, '.txt') is not None
@@ -134,12 +144,14 @@ class Format:
     sign: Callable[[Path], str] # why a path looks like it; '' if it does not
     known_as: str # to those who ask what is known; '' for another name of a format
     lists_classes: bool = True # false: only the classes of its objects are known
+    bare: Callable[[SSDConfig, bool], list[Path]] = _all_named # pictures of a split that no annotation file names
 
 # %% ../../nbs/6_data/08e_formats.ipynb #format-2
 COCO = Format(read_coco, _coco_files, coco_judged, coco_sign, 'COCO (JSON)')
 VOC = Format(read_voc, _voc_files, voc_judged, voc_sign, 'VOC and LabelImg (XML beside the pictures or apart)',
              lists_classes=False)
-YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, 'YOLO (data.yaml, labels/)', lists_classes=False)
+YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, 'YOLO (data.yaml, labels/)', lists_classes=False,
+              bare=_yolo_bare)
 CSV = Format(read_csv, _csv_files, _csv_judged, csv_sign, 'CSV (filename, class, xmin ...)', lists_classes=False)
 TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign, 'TXT (path x1,y1,x2,y2,class)')
 FORMATS = dict(coco=COCO, voc=VOC, yolo=YOLO, csv=CSV, txt=TXT,

@@ -93,7 +93,7 @@ def row_sizes(rows: Iterable[Row], # in the order of computation
               image_shape: tuple[int, int], # height and width of the input
              ) -> dict[str, tuple[int, int]]: # name of a row, or 'image', to height and width of its output
     "The size of everything that is computed."
-    sizes = {'image': tuple(image_shape)}
+    sizes = {'image': image_shape}
     for r in rows:
         size = sizes[r.sources[0]]
         for layer in r.layers: size = size_after(layer, size)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Callable, Iterator
 from .heads import head_rows, separable_head
-from .layers import Layer, NetworkConfig, Row, same_conv
+from .layers import Layer, NetworkConfig, Row, same_conv, size_after
 
 # %% auto #0
 __all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'padded', 'separable_extra', 'extras',
@@ -21,11 +21,10 @@ def bottleneck(name: str, # of the row
               ) -> tuple[Layer, ...]:
     "Expand, depthwise, project."
     cin, hidden, cout = channels
-    after = tuple(-(-n//stride) for n in size)
     expand = same_conv(f'{name}.expand', cin, hidden, size, norm='batch', act='relu6')
     depthwise = same_conv(f'{name}.depthwise', hidden, hidden, size, 3, stride, groups=hidden, norm='batch',
                           act='relu6')
-    project = same_conv(f'{name}.project', hidden, cout, after, norm='batch')
+    project = same_conv(f'{name}.project', hidden, cout, size_after(depthwise, size), norm='batch')
     return expand, depthwise, project
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011-2
@@ -54,7 +53,7 @@ def blocks(groups: tuple[tuple[int, ...], ...], # (t, c, n, s)
         for k in range(repeats):
             step = stride if k == 0 else 1
             row = inverted_residual(f'block{first}', row, size, ratio, cout, step)
-            size = tuple(-(-n//step) for n in size)
+            for layer in row.layers: size = size_after(layer, size)
             first += 1
             yield row, size
 
@@ -68,7 +67,7 @@ def pointwise(name: str, source: Row, cout: int, feature_map: int) -> Row:
 def backbone(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # each row, and the size of its output
     "MobileNetV2 with the first two feature maps."
     stem = same_conv('stem', 3, cfg.stem_channels, cfg.image_shape, 3, 2, norm='batch', act='relu6')
-    row, size = Row('stem', ('image',), (stem,)), tuple(-(-n//2) for n in cfg.image_shape)
+    row, size = Row('stem', ('image',), (stem,)), size_after(stem, cfg.image_shape)
     yield row, size
     number = 1
     for groups in (cfg.features_1, cfg.features_2):
@@ -101,7 +100,7 @@ def extras(cfg: NetworkConfig, # channels and ratios
     for k, (cout, ratio) in enumerate(zip(cfg.extra_channels, cfg.extra_ratios), start=1):
         channels = row.cout, round(row.cout*ratio), cout
         row = Row(f'extra{k}', (row.name,), layers(f'extra{k}', size, channels), 'neck', feature_map=k + 1)
-        size = tuple(-(-n//2) for n in size)
+        for layer in row.layers: size = size_after(layer, size)
         yield row
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-017-2
