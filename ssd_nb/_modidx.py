@@ -1385,6 +1385,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ssd_nb.detector': { 'ssd_nb.detector.Detector': ('9_use/detector.html#detector', 'ssd_nb/detector.py'),
                                  'ssd_nb.detector.Detector.__call__': ('9_use/detector.html#detector.__call__', 'ssd_nb/detector.py'),
                                  'ssd_nb.detector._files_of': ('9_use/detector.html#_files_of', 'ssd_nb/detector.py'),
+                                 'ssd_nb.detector._height_and_width': ('9_use/detector.html#_height_and_width', 'ssd_nb/detector.py'),
                                  'ssd_nb.detector._is_score': ('9_use/detector.html#_is_score', 'ssd_nb/detector.py'),
                                  'ssd_nb.detector._try_square': ('9_use/detector.html#_try_square', 'ssd_nb/detector.py'),
                                  'ssd_nb.detector.classes_and_ids': ('9_use/detector.html#classes_and_ids', 'ssd_nb/detector.py'),
