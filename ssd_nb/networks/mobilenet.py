@@ -4,14 +4,15 @@
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-002
 from __future__ import annotations
+import math
 from dataclasses import replace
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 from .heads import head_rows, separable_head
 from .layers import Layer, NetworkConfig, Row, same_conv, size_after
 
 # %% auto #0
 __all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'padded', 'separable_extra', 'extras',
-           'mobilenet_v2']
+           'mobilenet_v2', 'field_after', 'receptive_fields']
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011
 def bottleneck(name: str, # of the row
@@ -91,6 +92,7 @@ def separable_extra(name: str, size: tuple[int, int], channels: tuple[int, int, 
     narrow, depthwise, widen = bottleneck(name, size, channels, 2)
     return narrow, depthwise, replace(widen, act='relu6')
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #extras
 def extras(cfg: NetworkConfig, # channels and ratios
            row: Row, # the second feature map
            size: tuple[int, int], # height and width of its output
@@ -111,3 +113,27 @@ def mobilenet_v2(cfg: NetworkConfig) -> Iterator[Row]:
     trunk += extras(cfg, row, size)
     yield from trunk
     yield from head_rows(cfg, [r for r in trunk if r.feature_map is not None], separable_head)
+
+# %% ../../nbs/2_network/03_mobilenet.ipynb #fields
+def field_after(layer: Layer, # with its padding
+                field: tuple[float, float, float], # of what enters: side, step between two cells, first cell's centre
+               ) -> tuple[float, float, float]: # the same of what leaves
+    "The receptive field behind a layer, in pixels of the image. An average sees all."
+    side, step, first = field
+    if layer.op == 'average': return math.inf, step, first
+    if layer.op == 'upsample': return side + step, step/2, first # every other cell lies between two
+    reach = layer.dilation*(layer.kernel - 1)
+    return side + reach*step, step*layer.stride, first + (reach/2 - layer.padding[0])*step
+
+# %% ../../nbs/2_network/03_mobilenet.ipynb #receptive
+def receptive_fields(rows: Iterable[Row], # in the order of computation
+                    ) -> dict[str, tuple[float, float, float]]: # name of a row: side, step, first cell's centre
+    "What a cell of each row sees, in pixels. Of rows that are added the widest counts; gates tell every cell the same."
+    found: dict[str, tuple[float, float, float]] = {'image': (1, 1, .5)}
+    for row in rows:
+        field = found[row.sources[0]]
+        for layer in row.layers: field = field_after(layer, field)
+        added = [found[name] for name in row.sources[1:]] if row.combine == 'add' else []
+        side, _, first = max([field, *added], key=lambda one: one[0])
+        found[row.name] = side, field[1], first
+    return found
