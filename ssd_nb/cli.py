@@ -18,6 +18,7 @@ COMMANDS = dict(
     demo='published weights look at photographs',
     data='your own data set: data check, show, convert, split PATH',
     train='train a detector, or go on with an interrupted run',
+    report='write the report of a run again, or of one that was stopped',
     eval='measure a checkpoint: COCO metrics, predictions, pictures',
     predict='detect objects in your own images',
     export='write a checkpoint as ONNX or MindIR',
