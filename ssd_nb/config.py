@@ -81,6 +81,7 @@ class SaveConfig(Numbers):
 GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
+# %% ../nbs/5_numbers/01_config.ipynb #ssdconfig
 @dataclass(frozen=True)
 class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
                 AugmentConfig, MatchConfig): # and LossConfig, which InferConfig brings along
@@ -151,6 +152,7 @@ def check_names(values: Iterable[str], # that should be fields
     for name in values:
         if name not in known: raise ConfigError(f'{source}: no parameter {name!r}{nearest(str(name), known)}')
 
+# %% ../nbs/5_numbers/01_config.ipynb #make-config-2
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
                 source: str = 'configuration', # where the names come from, for the message

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         predict(paths, detector, folder)
         seen = {path: found for path, found in detect_files(paths[:MOST], detector) if isinstance(found, Detections)}
         images = [pixels(path) for path in seen]
-        save_figure(page_of(images, list(seen.values()), detector.names), folder/'demo.png')
+        save_figure(page_of(images, list(seen.values()), detector.classes), folder/'demo.png')
         print(f'all on one page: {folder/"demo.png"}')
 
 # %% ../nbs/9_use/07_demo.ipynb #last-command

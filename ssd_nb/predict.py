@@ -118,7 +118,7 @@ def predict(paths: Sequence[Path], # files, images or not
         rows += result_rows(path, ids[path], found)
         count += 1
     if not count: raise UserError(f'none of the {len(paths)} files is an image')
-    write_lists(folder, rows, detector.names if format == 'yolo' else ())
+    write_lists(folder, rows, detector.classes if format == 'yolo' else ())
     what = f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}'
     more = f', {format} labels' if labels else ''
     print(f'{what}; pictures{more} and predictions.json are in {folder}')

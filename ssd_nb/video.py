@@ -109,7 +109,7 @@ def draw_frame(frame: np.ndarray, # [H, W, 3] uint8 RGB
     picture = Image.fromarray(frame)
     draw, (height, width) = ImageDraw.Draw(picture), frame.shape[:2]
     unit = max(min(height, width)/240, 1) # lines and letters grow with the frame
-    font = caption_font(''.join(sorted(set(''.join(found.names)))), round(9*unit))
+    font = caption_font(''.join(sorted(set(''.join(found.classes)))), round(9*unit))
     taken: list[tuple[float, ...]] = []
     for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores):
         colour = class_colour(int(label))

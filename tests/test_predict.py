@@ -17,7 +17,7 @@ from ssd_nb.errors import ConfigError, DataError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
-from ssd_nb.detector import detect, image_files, load_detector, names_and_ids, square
+from ssd_nb.detector import detect, image_files, load_detector, classes_and_ids, square
 from ssd_nb.images import pixels
 from ssd_nb.predict import detect_files, main, number_images, predict
 from ssd_nb.learning.drawings import CLASSES
@@ -86,7 +86,7 @@ def test_pixels_are_those_of_evaluation(sample_data):
 def test_coco_names(sample_data):
     dataset = open_dataset(SSDConfig(coco_root=str(sample_data('coco-tiny'))), training=False)
     assert COCO_CLASSES == dataset.classes and COCO_IDS == dataset.category_ids
-    assert names_and_ids(SSDConfig(), {}) == (COCO_CLASSES, COCO_IDS)
+    assert classes_and_ids(SSDConfig(), {}) == (COCO_CLASSES, COCO_IDS)
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(['a', '7', '007', 'b.c', '8', 'photo 1']), min_size=1, unique=True),
@@ -265,9 +265,16 @@ def test_what_detect_takes(checkpoint, tmp_path):
         with pytest.raises(UserError): detect(wrong, detector)
     with pytest.raises(ConfigError, match='made already'): detect(folder/'a.png', detector, min_score=.1)
     found, = ssd_nb.detect(folder/'a.png', checkpoint, min_score=.02)
-    assert found.names == CLASSES and found.size == (60, 60) and found._repr_png_()[:4] == b'\x89PNG'
+    assert found.names == ('background', *CLASSES) and found.size == (60, 60) and found._repr_png_()[:4] == b'\x89PNG'
     assert found.image == folder/'a.png' and len(found.crop()) == len(found) and 'score' in str(found)
     with pytest.raises(AttributeError, match='detekt'): _ = ssd_nb.detekt
+
+def test_the_name_of_a_label_is_at_its_place(checkpoint):
+    "Labels count from 1; `names` begins with the background, so that nobody is off by one."
+    found, = detect(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8), checkpoint, min_score=.02)
+    names = [found.names[label] for label in found.labels]
+    assert names == [CLASSES[label - 1] for label in found.labels] == [found.called(label) for label in found.labels]
+    assert names == [line.split()[0] for line in str(found).splitlines()[1:]] and len(names)
 
 SCRIPT = '''
 import ssd_nb

@@ -14,15 +14,16 @@ from .annotations import Annotations
 from .coco import coco_judged, coco_place, coco_splits, read_coco, single_file
 from .csv_files import NEEDED, csv_heading, csv_path, read_csv
 from .findings import Findings, shorten
-from .layouts import files_of, folders_below, pictures_of, split_file
+from .layouts import files_of, folders_below, pictures_of, split_among, split_file, split_files
 from .txt import parse_row, read_txt, txt_paths
-from .voc import read_voc, voc_folders, voc_judged, voc_names
+from .voc import (
+    division, read_voc, voc_folders, voc_judged, voc_lists, voc_names, voc_root_of, voc_splits)
 from .yolo import (
     label_path, parse_label, read_yolo, yolo_page, yolo_pictures, yolo_set, yolo_split)
 
 # %% auto #0
 __all__ = ['COCO', 'VOC', 'YOLO', 'CSV', 'TXT', 'FORMATS', 'coco_sign', 'voc_sign', 'csv_sign', 'txt_sign', 'yolo_sign', 'Format',
-           'format_of', 'signs_of', 'recognise']
+           'format_of', 'other_splits', 'signs_of', 'recognise']
 
 # %% ../../nbs/6_data/08e_formats.ipynb #first-line
 def _first_line(path: Path) -> str:
@@ -51,10 +52,10 @@ def _lists_images(path: Path) -> bool:
 
 def coco_sign(root: Path) -> str: # '' if there is none
     "Why a path looks like COCO."
-    if root.is_dir() and (splits := coco_splits(root)): return f'JSON files for the splits {", ".join(splits)}'
+    if root.is_dir() and (splits := coco_splits(root)): return f'it has JSON files for the splits {", ".join(splits)}'
     file = single_file(root)
     if file is None or file.suffix.lower() != '.json' or not _lists_images(file): return ''
-    return f'{_named(file, root)} is the one JSON file'
+    return f'{_named(file, root)} is its only JSON file'
 
 # %% ../../nbs/6_data/08e_formats.ipynb #signs-2
 def voc_sign(root: Path) -> str: # '' if there is none
@@ -111,11 +112,21 @@ def _csv_files(cfg: SSDConfig, training: bool) -> list[Path]:
     return [csv_path(cfg, training)]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #files-5
-def _yolo_files(cfg: SSDConfig, training: bool) -> list[Path]:
+def _yolo_split(cfg: SSDConfig, training: bool) -> list[Path]:
+    "The pictures of a split."
     data = yolo_set(cfg)
-    pictures = yolo_pictures(data, yolo_split(cfg, training, data) or '', Findings())
-    page = [data.source] if data.source.is_file() else []
-    return page + [path for path in map(label_path, pictures) if path.is_file()]
+    return yolo_pictures(data, yolo_split(cfg, training, data) or '', Findings())
+
+def _yolo_files(cfg: SSDConfig, training: bool) -> list[Path]:
+    source = yolo_set(cfg).source
+    page = [source] if source.is_file() else []
+    return page + [path for path in map(label_path, _yolo_split(cfg, training)) if path.is_file()]
+
+# %% ../../nbs/6_data/08e_formats.ipynb #bare
+def _all_named(cfg: SSDConfig, training: bool) -> list[Path]: return []
+
+def _yolo_bare(cfg: SSDConfig, training: bool) -> list[Path]:
+    return [picture for picture in _yolo_split(cfg, training) if not label_path(picture).is_file()]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #judged
 def _txt_judged(cfg: SSDConfig) -> bool: return not cfg.data or split_file(cfg, False, '.txt') is not None
@@ -123,6 +134,19 @@ def _csv_judged(cfg: SSDConfig) -> bool: return not cfg.data or split_file(cfg, 
 def _yolo_judged(cfg: SSDConfig) -> bool: return yolo_split(cfg, False, yolo_set(cfg)) is not None
 
 def _never(root: Path) -> str: return '' # another name for a format, which no sign calls for
+
+# %% ../../nbs/6_data/08e_formats.ipynb #splits
+def _coco_names(cfg: SSDConfig) -> list[str]: return coco_splits(Path(cfg.data or cfg.coco_root))
+
+def _voc_names(cfg: SSDConfig) -> list[str]:
+    root = voc_root_of(cfg)
+    lists = root/'ImageSets'/'Main'
+    return division(voc_lists(lists)) if lists.is_dir() else [*voc_splits(root)]
+
+# %% ../../nbs/6_data/08e_formats.ipynb #splits-2
+def _txt_names(cfg: SSDConfig) -> list[str]: return [*split_files(Path(cfg.data), '.txt')] if cfg.data else []
+def _csv_names(cfg: SSDConfig) -> list[str]: return [*split_files(Path(cfg.data), '.csv')] if cfg.data else []
+def _yolo_names(cfg: SSDConfig) -> list[str]: return [*yolo_set(cfg).splits]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #format
 @dataclass(frozen=True)
@@ -133,15 +157,19 @@ class Format:
     judged: Callable[[SSDConfig], bool] # whether a split to evaluate on is written down
     sign: Callable[[Path], str] # why a path looks like it; '' if it does not
     known_as: str # to those who ask what is known; '' for another name of a format
+    splits: Callable[[SSDConfig], list[str]] # names of all splits that are written down; may be none
     lists_classes: bool = True # false: only the classes of its objects are known
+    bare: Callable[[SSDConfig, bool], list[Path]] = _all_named # pictures of a split that no annotation file names
 
 # %% ../../nbs/6_data/08e_formats.ipynb #format-2
-COCO = Format(read_coco, _coco_files, coco_judged, coco_sign, 'COCO (JSON)')
+COCO = Format(read_coco, _coco_files, coco_judged, coco_sign, 'COCO (JSON)', _coco_names)
 VOC = Format(read_voc, _voc_files, voc_judged, voc_sign, 'VOC and LabelImg (XML beside the pictures or apart)',
+             _voc_names, lists_classes=False)
+YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, 'YOLO (data.yaml, labels/)', _yolo_names,
+              lists_classes=False, bare=_yolo_bare)
+CSV = Format(read_csv, _csv_files, _csv_judged, csv_sign, 'CSV (filename, class, xmin ...)', _csv_names,
              lists_classes=False)
-YOLO = Format(read_yolo, _yolo_files, _yolo_judged, yolo_sign, 'YOLO (data.yaml, labels/)', lists_classes=False)
-CSV = Format(read_csv, _csv_files, _csv_judged, csv_sign, 'CSV (filename, class, xmin ...)', lists_classes=False)
-TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign, 'TXT (path x1,y1,x2,y2,class)')
+TXT = Format(read_txt, _txt_files, _txt_judged, txt_sign, 'TXT (path x1,y1,x2,y2,class)', _txt_names)
 FORMATS = dict(coco=COCO, voc=VOC, yolo=YOLO, csv=CSV, txt=TXT,
                shapes=replace(COCO, sign=_never, known_as=''), other=replace(TXT, sign=_never, known_as=''))
 
@@ -151,6 +179,14 @@ def format_of(cfg: SSDConfig, # dataset
     "How the data set is written down. Raises `ConfigError` for a format that nobody reads."
     if cfg.dataset in FORMATS: return FORMATS[cfg.dataset]
     raise ConfigError(f'dataset: nothing reads {cfg.dataset!r}; there are {", ".join(FORMATS)}')
+
+# %% ../../nbs/6_data/08e_formats.ipynb #other-splits
+def other_splits(cfg: SSDConfig, # settled: dataset is not auto
+                ) -> list[str]: # names
+    "The splits that are neither learnt nor evaluated on. Raises `DataError` for a path that cannot be used."
+    names = format_of(cfg).splits(cfg)
+    used = {split_among(split, names) for split in (cfg.train_split, cfg.val_split)}
+    return [name for name in names if name not in used]
 
 # %% ../../nbs/6_data/08e_formats.ipynb #recognise
 def signs_of(root: Path, # a folder or a file
@@ -167,8 +203,8 @@ def _nothing(root: Path) -> DataError:
     there = f'{pictures} pictures, files of {shorten(names, 8)}' if names else 'an empty folder'
     if root.is_file(): there = 'a file of another kind'
     known = {name: form.known_as for name, form in FORMATS.items() if form.known_as}
-    return DataError(f'{root}: no annotations that are known ({there}); known are {", ".join(known.values())}; '
-                     f'say which it is with --dataset {{{",".join(known)}}} to hear more')
+    return DataError(f'{root}: no annotations in a known format ({there}); known are {", ".join(known.values())}; '
+                     f'name the format with --dataset {{{",".join(known)}}} to see what its reader misses')
 
 # %% ../../nbs/6_data/08e_formats.ipynb #recognise-3
 def recognise(root: Path, # a folder or a file

@@ -187,6 +187,9 @@ def without(record: Record, # one image
     kept = {name: getattr(record, name)[~left_out] for name in ('boxes', 'labels', 'crowd', 'difficult')}
     return replace(record, **kept)
 
+# %% ../../nbs/6_data/05_records.ipynb #silent
+_SILENT = 'teaches nothing with --class_loss hard_negatives, which needs matched boxes; --background drop leaves it out'
+
 # %% ../../nbs/6_data/05_records.ipynb #learning
 def flat_boxes(record: Record, # one image
               ) -> np.ndarray: # [n] bool
@@ -207,7 +210,8 @@ def training_record(record: Record, # one image with all its objects
         findings.add('no area', record.source, message)
     learnt = is_learnt(record.crowd, record.difficult, cfg) & ~flat
     background = empty and cfg.rules.background == 'keep'
-    if background: findings.add('background', record.source, 'nothing is annotated')
+    silent = _SILENT if cfg.class_loss == 'hard_negatives' else ''
+    if background: findings.add('background', record.source, 'nothing is annotated', silent)
     if background or learnt.any(): return without(record, ~learnt)
     findings.add('no objects', record.source, 'nothing to learn')
     return None
