@@ -51,10 +51,9 @@ def report_parser() -> Parser:
     "The folder of a run, and where its data are now."
     data = [name for name in FREE if name in ('data', 'coco_root', 'voc_root', 'image_dir', 'anno_path',
                                               'val_image_dir', 'val_anno_path', 'mindrecord_dir')]
-    parser = make_parser('python -m ssd_nb.report',
-                         'Write report.html of a run: finished, stopped, killed, or still going on. The network is not\n'
-                         'needed; if the pictures have moved, say where they are; if they are gone, there is less in it.',
-                         presets=False, shown=data)
+    about = ('Write report.html of a run: finished, stopped, killed, or still going on. No network is needed.\n'
+             'If the pictures have moved, say where they are; if they are gone, there is less in it.')
+    parser = make_parser('python -m ssd_nb.report', about, presets=False, shown=data)
     parser.usage = f'{parser.prog} RUN [--data PATH]'
     parser.add_argument('run', metavar='RUN', help='folder of the run')
     return parser

@@ -29,9 +29,8 @@ from .training.defaults import asked_for, by_data_alone
 from .training.folded import comes_folded, measure_norms
 from .training.start import continues, pretrained_state, run_rates
 from .training.stop import check_finite, last_words, leave_if_asked, Stop, Stopped
-from ssd_nb.training.run import (
-    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, save_run, start_run, tell_early,
-    write_steps)
+from .training.run import (
+    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, save_run, start_run, tell_early, write_steps)
 from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 

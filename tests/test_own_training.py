@@ -1,4 +1,4 @@
-"What somebody meets who trains on pictures of their own: one training per folder, time left, reports, space on the disk."
+"What somebody meets who trains on pictures of their own: one training per folder, time left, reports, disk space."
 import re, shutil, signal, subprocess, sys
 from pathlib import Path
 import pytest
@@ -90,7 +90,8 @@ def test_a_path_behind_a_switch_is_the_path(pictures):
     def values(*words): return config_values(train_parser().parse_args([*map(str, words)]))
     assert values('--run_eval', pictures) == dict(run_eval=True, data=str(pictures))
     assert values(pictures, '--run_eval') == dict(run_eval='true', data=str(pictures))
-    with pytest.raises(ConfigError, match="run_eval: 'nowhere' is not true or false"): train(run_eval='nowhere', data='.')
+    with pytest.raises(ConfigError, match="run_eval: 'nowhere' is not true or false"):
+        train(pictures, run_eval='nowhere')
 
 def test_help_speaks_as_the_command_was_called(monkeypatch):
     for called, shown in (('/usr/bin/ssd_nb', 'ssd_nb train'), ('/x/ssd_nb/train.py', 'python -m ssd_nb.train')):
