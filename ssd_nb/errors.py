@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, Callable, Iterator, TextIO
 
 # %% auto #0
-__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'as_called', 'leave',
+__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'leave', 'as_called',
            'plain_errors', 'MissingPackage', 'patient_threads', 'optional', 'Later', 'later']
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-003
@@ -72,13 +72,6 @@ def heard_again() -> Iterator[None]:
     try: yield
     finally: sys.unraisablehook = before
 
-# %% ../nbs/0_tools/01_errors.ipynb #as-called
-def as_called(text: str, # with commands such as `python -m ssd_nb.train`
-             ) -> str:
-    "A text whose commands are written as this one was called: `ssd_nb train` after the console command."
-    if Path(sys.argv[0]).stem != 'ssd_nb': return text
-    return re.sub(r'python -m ssd_nb\.(\w+)\b(?!\.\w)', r'ssd_nb \1', text)
-
 # %% ../nbs/0_tools/01_errors.ipynb #cell-005
 def leave(sentence: str, # for standard error
           status: int, # of the process
@@ -87,6 +80,13 @@ def leave(sentence: str, # for standard error
     "End the program with a sentence."
     sys.stderr.write(f'{sentence}\n') # at once: other processes of a group may write, too
     raise SystemExit(status) from why
+
+# %% ../nbs/0_tools/01_errors.ipynb #as-called
+def as_called(text: str, # with commands such as `python -m ssd_nb.train`
+             ) -> str:
+    "A text whose commands are written as this one was called: `ssd_nb train` after the console command."
+    if Path(sys.argv[0]).stem != 'ssd_nb': return text
+    return re.sub(r'python -m ssd_nb\.(\w+)\b(?!\.\w)', r'ssd_nb \1', text)
 
 # %% ../nbs/0_tools/01_errors.ipynb #plain-errors
 @contextmanager

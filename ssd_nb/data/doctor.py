@@ -98,9 +98,10 @@ def _note_size(data: Dataset, cfg: SSDConfig, found: Findings) -> None:
         message, _, remedy = str(e).partition('; ')
         found.add('too few images', cfg.dataset, message, remedy)
 
-# %% ../../nbs/6_data/15_doctor.ipynb #cell-014
+# %% ../../nbs/6_data/15_doctor.ipynb #order
 ORDER = ('error', 'warning', 'note')
 
+# %% ../../nbs/6_data/15_doctor.ipynb #cell-014
 def summary(found: Checkup, # of a split
             cfg: SSDConfig, # match_threshold
            ) -> str:
@@ -193,6 +194,7 @@ def same_rows(cfg: SSDConfig) -> bool:
     if cfg.data or cfg.dataset not in ('txt', 'other') or cfg.rules.y_first_rows: return False
     return not cfg.val_anno_path and cfg.val_image_dir in ('', cfg.image_dir)
 
+# %% ../../nbs/6_data/15_doctor.ipynb #say
 def say(text: str) -> None:
     "Print, with what the terminal cannot show written as codes."
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'

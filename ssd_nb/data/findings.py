@@ -50,6 +50,7 @@ WARNINGS = { # kind: remedy
     'swapped axes': 'swap x and y',
     'one class': 'check the class numbers; if they are right, the other classes will hardly be found'}
 
+# %% ../../nbs/6_data/01_findings.ipynb #kinds-n
 NOTES = { # kind: remedy
     'other class': 'left out, because --classes does not name it',
     'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
@@ -58,6 +59,7 @@ NOTES = { # kind: remedy
     'background': 'learnt as an image without objects; --background drop leaves it out',
     'no objects': 'left out of training, used at evaluation'}
 
+# %% ../../nbs/6_data/01_findings.ipynb #kinds
 KINDS = { # kind: severity, remedy
     **{kind: ('error', remedy) for kind, remedy in ERRORS.items()},
     **{kind: ('warning', remedy) for kind, remedy in WARNINGS.items()},
@@ -97,12 +99,14 @@ class Findings(list):
 # %% ../../nbs/6_data/01_findings.ipynb #stopping
 FATAL = ('class count', 'no class', 'no image', 'too few images', 'misspelt class', 'damaged image') # nothing to skip
 
+# %% ../../nbs/6_data/01_findings.ipynb #place
 def place(finding: Finding, # with a file and a line or an id
          ) -> list[str | int]: # to sort by
     "Where a finding is, so that line 9 comes before line 10."
     pieces = re.split(r'(\d+)', finding.source) # text, number, text, ...
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
 
+# %% ../../nbs/6_data/01_findings.ipynb #stopping-2
 def stopping(findings: Sequence[Finding], # of a split
              on_bad_data: str, # error, skip or clip
             ) -> list[Finding]: # the gravest first, then by place

@@ -95,9 +95,10 @@ def _move(work: Path, folder: Path, usage: Usage) -> None:
         if (work/name).exists(): os.replace(work/name, folder/name)
     shutil.rmtree(work)
 
-# %% ../../nbs/6_data/13_mindrecord.ipynb #cell-034
+# %% ../../nbs/6_data/13_mindrecord.ipynb #remake
 REMAKE = 'delete the folder and it is made again, or give another --mindrecord_dir'
 
+# %% ../../nbs/6_data/13_mindrecord.ipynb #cell-034
 def read_manifest(folder: Path, # `mindrecord_dir`
                   training: bool, # which record
                  ) -> dict | None: # None: there is none yet

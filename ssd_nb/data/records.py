@@ -58,6 +58,7 @@ def is_learnt(crowd: np.ndarray, # [n] bool
     if not cfg.rules.voc_published: learnt &= ~difficult
     return learnt
 
+# %% ../../nbs/6_data/05_records.ipynb #cell-007c
 def objects_of(record: Record, # one image of a data set
                cfg: SSDConfig, # the protocol decides
               ) -> tuple[np.ndarray, np.ndarray]: # boxes [n, 4] yxyx in fractions of the image, labels [n]
@@ -196,6 +197,7 @@ def flat_boxes(record: Record, # one image
     "Which boxes have no area."
     return (record.boxes[:, 2:] <= record.boxes[:, :2]).any(1)
 
+# %% ../../nbs/6_data/05_records.ipynb #learning-2
 def training_record(record: Record, # one image with all its objects
                     annotations: Sequence[dict], # of these objects
                     cfg: SSDConfig, # the protocol decides

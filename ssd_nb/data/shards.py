@@ -23,10 +23,11 @@ from .records import by_image
 # %% auto #0
 __all__ = ['SCHEMA', 'USAGES', 'HEADER', 'PAGE', 'annotation_rows', 'Usage', 'ShardImage', 'write_shards', 'find_images_in']
 
-# %% ../../nbs/6_data/12_shards.ipynb #cell-005
+# %% ../../nbs/6_data/12_shards.ipynb #schema
 SCHEMA = dict(img_id=dict(type='int32', shape=[1]), image=dict(type='bytes'),
               annotation=dict(type='int32', shape=[-1, 5]))
 
+# %% ../../nbs/6_data/12_shards.ipynb #cell-005
 def annotation_rows(annotations: Sequence[dict], # of one image, completed, in COCO format
                     labels: dict, # category id -> label; others are left out
                    ) -> np.ndarray: # [n, 5] int32: y1, x1, y2, x2, label

@@ -120,6 +120,7 @@ def voc_splits(root: Path, # a folder
     inside = [f for f in folders_below(root, 1)[1:] if is_split(f.name)]
     return {f.name: f for f in inside if any(files_of(below, '.xml') for below in folders_below(f, 1))}
 
+# %% ../../nbs/6_data/07_voc.ipynb #voc-splits-2
 def _split_folders(base: Path) -> tuple[Path, Path]:
     "Folder of images and folder of XML files of a split: `Images` and `Annotations`, one for both, or any two."
     named = base/'Images', base/'Annotations'
@@ -134,6 +135,7 @@ def voc_root_of(cfg: SSDConfig, # data, voc_root
     if root and Path(root).is_dir(): return Path(root)
     raise DataError(f'{root or "voc_root"}: no such folder; give --data or --voc_root')
 
+# %% ../../nbs/6_data/07_voc.ipynb #cell-071b
 def voc_folders(cfg: SSDConfig, # data, voc_root, train_split, val_split
                 training: bool, # which split
                ) -> tuple[Path, Path, Path | None]: # folder of images, folder of XML files, list of names (None: all)
@@ -169,6 +171,7 @@ def _voc_name(line: str, notes: Path) -> str:
     if mark not in ('-1', '0', '1', '+1') or exists(notes/f'{line.strip()}.xml'): return line.strip()
     return name.strip()
 
+# %% ../../nbs/6_data/07_voc.ipynb #names-in-list-2
 def voc_names(notes: Path, # folder of XML files
               path: Path | None, # list of names, None for all
              ) -> list[str]: # of XML files, without the suffix
@@ -186,6 +189,7 @@ def _voc_image(folder: Path, stem: str, written: str | None) -> str:
         if path and path.is_relative_to(folder): return str(path.relative_to(folder))
     return f'{stem}.jpg'
 
+# %% ../../nbs/6_data/07_voc.ipynb #cell-074b
 def voc_entries(cfg: SSDConfig, # data, voc_root, train_split, val_split, protocol
                 training: bool, # which split
                 findings: Findings, # grows

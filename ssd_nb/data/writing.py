@@ -39,6 +39,7 @@ class Entry:
     width: int
     objects: tuple[dict, ...] # of a checked split; `label` counts from 0
 
+# %% ../../nbs/6_data/15b_writing.ipynb #parts
 Parts = Mapping[str, Sequence[Entry]] # by split: train, val, test
 
 # %% ../../nbs/6_data/15b_writing.ipynb #entry-2
