@@ -31,20 +31,24 @@ __all__ = ['Square', 'Floors', 'square', 'classes_and_ids', 'floor_pairs', 'scor
 Square = tuple[np.ndarray, tuple[int, int]] # [size, size, 3] uint8 RGB; height and width of the image
 
 # %% ../nbs/9_use/01b_detector.ipynb #square-2
+def _height_and_width(path: Path) -> tuple[int, int]:
+    "Of an image, from its head if that can be read, else from its pixels, which say what is wrong with the file."
+    try: return image_size(path)
+    except Exception:
+        height, width, _ = load_image(path).shape
+        return height, width
+
+# %% ../nbs/9_use/01b_detector.ipynb #square-3
 def square(image: AnyImage, # of any size
            size: int, # side of the square
           ) -> Square:
     "What the network sees of an image, by the path of evaluation."
-    if not isinstance(image, (str, Path)):
-        whole = pixels(image)
-        height, width, _ = whole.shape
-        return resize(whole, size), (height, width)
-    path = Path(image)
-    try: shape = image_size(path)
-    except Exception:
-        height, width, _ = load_image(path).shape # its message says what is wrong with the file
-        shape = height, width
-    return load_square(path, size, shape), shape
+    if isinstance(image, (str, Path)):
+        shape = _height_and_width(Path(image))
+        return load_square(Path(image), size, shape), shape
+    whole = pixels(image)
+    height, width, _ = whole.shape
+    return resize(whole, size), (height, width)
 
 # %% ../nbs/9_use/01b_detector.ipynb #names-and-ids
 def classes_and_ids(cfg: SSDConfig, # classes, class_num

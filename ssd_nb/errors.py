@@ -85,7 +85,8 @@ def leave(sentence: str, # for standard error
 def as_called(text: str, # with commands such as `python -m ssd_nb.train`
              ) -> str:
     "A text whose commands are written as this one was called: `ssd_nb train` after the console command."
-    if Path(sys.argv[0]).stem != 'ssd_nb': return text
+    started = Path(sys.argv[0])
+    if started.stem != 'ssd_nb' and (started.parent.name, started.stem) != ('ssd_nb', '__main__'): return text
     return re.sub(r'python -m ssd_nb\.(\w+)\b(?!\.\w)', r'ssd_nb \1', text)
 
 # %% ../nbs/0_tools/01_errors.ipynb #plain-errors

@@ -19,10 +19,10 @@ from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
 from ssd_nb.detector import detect, image_files, load_detector, classes_and_ids, square
 from ssd_nb.images import pixels
-from ssd_nb.predict import detect_files, main, number_images, predict
+from ssd_nb.predict import detect_files, main, number_images, picture_paths, predict
 from ssd_nb.learning.drawings import CLASSES
 from ssd_nb.learning.shapes import write_shapes
-from ssd_nb.video import frames_of, opened
+from ssd_nb.video import film_targets, frames_of, opened
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -299,6 +299,37 @@ def test_mistakes_end_in_a_sentence(args, message, tmp_path):
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
     done = command('predict', *args, status=2, cwd=tmp_path, env=env)
     assert message in done.stderr and [p.name for p in tmp_path.iterdir()] == ['file.txt']
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    "A run folder, as a training leaves it."
+    folder = tmp_path/'pets-001'
+    folder.mkdir()
+    (folder/'last.safetensors').write_bytes(checkpoint.read_bytes())
+    for name in ('metrics.csv', 'predictions.json'): (folder/name).write_text('own')
+    return folder
+
+def test_a_run_comes_first_as_for_eval(run, inputs, tmp_path, capsys):
+    main([str(run), str(inputs/'mixed'/'a.png'), '--output_dir', str(tmp_path/'out')])
+    said = capsys.readouterr().out
+    assert said.startswith(f'weights: {run}/last.safetensors') and '1 image, ' in said
+    main([str(inputs/'net.safetensors'), str(inputs/'mixed'/'a.png'), '--output_dir', str(tmp_path/'out')])
+    assert '1 image, ' in capsys.readouterr().out
+    with pytest.raises(SystemExit): main([str(run)])
+    assert 'images: which? name pictures' in capsys.readouterr().err
+
+def test_a_run_keeps_its_files(run, inputs, capsys):
+    before = sorted(run.iterdir())
+    with pytest.raises(SystemExit): main([str(run), str(inputs/'mixed'), '--output_dir', str(run)])
+    assert 'holds a training run already' in capsys.readouterr().err and sorted(run.iterdir()) == before
+    assert (run/'predictions.json').read_text() == 'own'
+
+def test_no_picture_takes_the_name_of_another_file(tmp_path):
+    paths = [tmp_path/name for name in ('a.png', 'a.jpg', 'a-2.png', 'demo.png', 'classes.jpg')]
+    names = [p.name for p in picture_paths(paths, tmp_path/'out', taken=('demo', 'classes')).values()]
+    assert names == ['a.png', 'a-2.png', 'a-2-2.png', 'demo-2.png', 'classes-2.png']
+    films = film_targets([Path('a/pan.mp4'), Path('b/pan.mp4'), Path('pan-2.avi')], tmp_path)
+    assert [p.name for p in films.values()] == ['pan.mp4', 'pan-2.mp4', 'pan-2-2.mp4']
 
 def test_a_run_is_not_taken_for_pictures(checkpoint):
     (checkpoint.parent/'metrics.csv').touch()

@@ -52,6 +52,12 @@ def test_every_requirement_is_pinned():
     pinned = {line.split('==')[0].lower() for line in lines if '==' in line and not line.startswith('#')}
     assert wanted == pinned
 
+def test_readme_comes_to_the_book_within_two_screens():
+    "Lines of 100 characters, and 15 lines for a picture."
+    lines = (ROOT/'README.md').read_text(encoding='utf-8').split('\n## The book')[0].splitlines()
+    heights = [15 if line.startswith('![') else max(1, -(-len(line)//100)) for line in lines]
+    assert sum(heights) <= 80
+
 def settings_of(tool: str) -> list[str]:
     "The lines of `pyproject.toml` that are a tool's."
     sections = re.split(r'^(?=\[)', (ROOT/'pyproject.toml').read_text(encoding='utf-8'), flags=re.M)

@@ -23,6 +23,7 @@ from .loader import check_batch, check_size
 from ..networks.table import least_batch
 from .records import Dataset
 from ..errors import ConfigError, DataError
+from ..fields import called_as
 from ..images import load_image
 from ..captions import class_colour
 from ..visualize import panels, save_figure
@@ -264,13 +265,13 @@ def check(cfg: SSDConfig, # which data set
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data check ...`; exit status 2 for wrong usage."
     if argv[:1] != ['check']:
-        print('usage: python -m ssd_nb.data check PATH ...; `check --help` lists the rest', file=sys.stderr)
+        print(f'usage: {called_as("data")} check PATH ...; `check --help` lists the rest', file=sys.stderr)
         return 0 if argv in (['-h'], ['--help']) else 2
-    parser = make_parser('python -m ssd_nb.data check',
+    parser = make_parser(f'{called_as("data")} check',
                          'Read a data set with all its images and report what is wrong with it.', path=True)
     parser.add_argument('--split', choices=('train', 'val', 'both'), default='both', help='what to check [both]')
-    parser.add_argument('--picture', default='data_check.png',
-                        help="file for the picture of classes, sizes and overlaps; '' for none [data_check.png]")
+    parser.add_argument('--picture', default='runs/data_check.png',
+                        help="file for the picture of classes, sizes and overlaps; '' for none [runs/data_check.png]")
     parser.add_argument('--examples', type=int, default=3, help='lines shown of each kind of finding [3]')
     args = parser.parse_args(list(argv[1:]))
     try: cfg = config_from_args(args)

@@ -234,7 +234,7 @@ def _report_sections(run: Run, learn: Dataset | None, judge: Dataset | None, mis
     facts = facts_of(run, learn, judge, found, AP, numbers.get('learnt_mAP'))
     advice = ''.join(f'<li><b>{html_text(a.fact)}</b>: {html_text(a.remedy)}</li>' for a in next_steps(facts))
     preset, changes = departures(run.cfg)
-    use = (f'ssd_nb predict PICTURES --checkpoint_path {run.folder}', f'ssd_nb eval --checkpoint_path {run.folder}',
+    use = (f'ssd_nb predict {run.folder} PICTURES', f'ssd_nb eval {run.folder}',
            f'ssd_nb export {run.folder}')
     return {'What is missing here': html_text(missing), 'Numbers': numbers_section(run, facts, numbers),
             'What to try next': f'<ul>{advice}</ul>',
