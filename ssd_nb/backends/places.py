@@ -158,6 +158,9 @@ def lite_block_places(k: int, # number of the block
         else: places |= {f'block{k}.squeeze': (f'{start}.{n}.fc1', ''), f'block{k}.excite': (f'{start}.{n}.fc2', '')}
     return places
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #lite-parts
+LITE_PARTS = 'expand', 'depthwise', 'squeeze', 'project' # of a block, in the order of computation
+
 # %% ../../nbs/7_frameworks/15c_places.ipynb #lite-1b
 def lite_trunk_places(cfg: SSDConfig) -> Places:
     "Where the layers of torchvision's MobileNetV3 stand."
@@ -173,8 +176,6 @@ def lite_trunk_places(cfg: SSDConfig) -> Places:
     return places
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #lite-2
-LITE_PARTS = 'expand', 'depthwise', 'squeeze', 'project' # of a block, in the order of computation
-
 def ssd_lite_places(cfg: SSDConfig) -> Places:
     "Where the layers of torchvision's ssdlite320_mobilenet_v3_large stand."
     places = lite_trunk_places(cfg)
