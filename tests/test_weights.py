@@ -324,7 +324,7 @@ def test_files_of_timm_and_mindcv_are_told_apart(tmp_path):
         assert about['source'] == FAMILIES[kind].source and not about['complete'] and cfg.norm_eps == 1e-5
         assert np.array_equal(state['block9.project.weight'], initial['block9.project.weight'])
 
-# sorted lines "name shape" of what MindCV 0.3.0's own classes save, nested as in its examples/det/ssd, heads of 81 classes
+# sorted lines "name shape" of what the classes of MindCV 0.3.0 save, nested as in its examples/det/ssd (81 classes)
 MINDCV_DIGESTS = dict(mindcv_ssd_mobilenetv2=(409, '5665a09adb14bd56aa1904ea02d9726374ff33ee9693e3ac2e0c28516a3e657c'),
                       mindcv_resnet50=(265, '014acb720effaa3c46b2a36132cf2204659a4b635581c54a9cb888d68b2fe0b0'))
 
@@ -343,7 +343,7 @@ def test_the_detector_of_mindcv(training, tmp_path):
     saved = {f'network.{name}': a for name, a in arrays.items()} if training else arrays
     if training:
         saved = saved | {f'moments.{name}': a for name, a in saved.items() if 'moving' not in name}
-        saved |= dict(momentum=np.float32(.9), learning_rate=np.zeros(9, np.float32), global_step=np.array([9], np.int32))
+        saved |= dict(momentum=np.float32(.9), learning_rate=np.zeros(9, np.float32), global_step=np.int32(9))
     write_ckpt(tmp_path/'ssd.ckpt', saved)
     state, cfg, about = weights.load(tmp_path/'ssd.ckpt', whole=True)
     assert {name: a.shape for name, a in state.items()} == {p.name: tuple(p.shape) for p in parameters(cfg)}
