@@ -11,6 +11,7 @@ def readme() -> str:
     nb = nbformat.read(root/'nbs/index.ipynb', as_version=4)
     nb.metadata['language_info'] = {'name': 'python'} # cleaning strips it; it names the language of the code blocks
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
+    for cell in nb.cells: cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE) # as the book shows it
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']: raise SystemExit('nbs/index.ipynb: pictures belong into nbs/images, linked from markdown')
     # links are relative to nbs/ there, to the top here

@@ -1,7 +1,7 @@
 """What trained weights are worth: the same small data set, learnt from random weights and from `openimages`.
 
     python scripts/transfer.py --voc_root BCCD [--epochs 20] [--seeds 1,2,3] [--only NAME ...] [--choose]
-                               [--table nbs/data/transfer.csv] [FLAGS of python -m ssd_nb.train]
+                               [--lr RATE] [--table nbs/data/transfer.csv] [FLAGS of python -m ssd_nb.train]
 
 Trains on trainval and looks at test once, by both protocols; --choose trains on train and judges on val, which is what
 choices are made on. A row that the table holds is not measured again, so an interrupted command goes on where it
@@ -11,10 +11,10 @@ import argparse, json, subprocess, sys, tempfile
 from pathlib import Path
 from measured import add_row, rows_of
 
-STARTS: dict[str, str] = { # name -> flags of `python -m ssd_nb.train`
-    'random weights': '--lr .05',
-    'openimages': '--pre_trained openimages --lr .02', # .05 was worse on val: mAP 0.217 instead of 0.286 after 4 epochs
-    'openimages, frozen backbone': '--pre_trained openimages --freeze_layer backbone --lr .02'}
+STARTS: dict[str, tuple[str, str]] = { # name -> flags of `python -m ssd_nb.train`, learning rate chosen on val
+    'random weights': ('', '.05'),
+    'openimages': ('--pre_trained openimages', '.02'),
+    'openimages, frozen backbone': ('--pre_trained openimages --freeze_layer backbone', '.02')}
 SAME = ('--preset ssd300_mobilenet_v2_openimages --dataset voc --on_bad_data skip --class_num 4 --batch_size 16 '
         '--warmup_epochs 2 --log_steps 0 --keep_checkpoint_max 0')
 COLUMNS = 'start', 'flags', 'judged', 'epochs', 'seed', 'protocol', 'mAP', 'AP50'
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=20, help='epochs of each training [20]')
     parser.add_argument('--seeds', default='1,2,3', help='seeds of weights, order and augmentation [1,2,3]')
     parser.add_argument('--only', nargs='+', choices=STARTS, metavar='NAME', default=list(STARTS), help='starts [all]')
+    parser.add_argument('--lr', metavar='RATE', help='learning rate, instead of the one that was chosen')
     parser.add_argument('--choose', action='store_true', help='train on train and judge on val')
     parser.add_argument('--table', type=Path, default=Path('nbs/data/transfer.csv'), help='file of rows')
     args, more = parser.parse_known_args()
@@ -47,7 +48,8 @@ def main() -> None:
     known = {tuple(row[c] for c in COLUMNS[:5]) for row in held}
     for seed in args.seeds.split(','):
         for start in args.only:
-            flags = ' '.join([STARTS[start], *more]).strip()
+            start_flags, chosen_rate = STARTS[start]
+            flags = ' '.join([start_flags, '--lr', args.lr or chosen_rate, *more]).strip()
             row = start, flags, splits[1], str(args.epochs), seed
             if row in known: continue
             run = '--voc_root', args.voc_root, '--epoch_size', str(args.epochs), '--seed', seed

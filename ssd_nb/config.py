@@ -8,7 +8,7 @@ import argparse
 import typing
 from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Collection, Iterable, Sequence
+from typing import Any, Collection, Iterable, Mapping, Sequence
 import yaml
 from .boxes.default_boxes import BoxConfig, MapConfig
 from .boxes.matching import MatchConfig
@@ -81,6 +81,7 @@ class SaveConfig(Numbers):
 GROUPS = (DataConfig, SplitConfig, DataRules, OptimConfig, LossConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
           AugmentConfig, MatchConfig, NetworkConfig, BoxConfig, MapConfig, Numbers) # in the order of `--help`
 
+# %% ../nbs/5_numbers/01_config.ipynb #ssdconfig
 @dataclass(frozen=True)
 class SSDConfig(DataConfig, SplitConfig, DataRules, OptimConfig, StartConfig, RunConfig, SaveConfig, InferConfig,
                 AugmentConfig, MatchConfig): # and LossConfig, which InferConfig brings along
@@ -151,6 +152,7 @@ def check_names(values: Iterable[str], # that should be fields
     for name in values:
         if name not in known: raise ConfigError(f'{source}: no parameter {name!r}{nearest(str(name), known)}')
 
+# %% ../nbs/5_numbers/01_config.ipynb #make-config-2
 def make_config(values: dict[str, Any], # field names to values
                 base: SSDConfig | None = None, # values of the fields that are not named
                 source: str = 'configuration', # where the names come from, for the message
@@ -206,6 +208,7 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
                 presets: bool = True, # may start from a preset; else from what the command already has
                 path: bool = False, # may begin with the path of a data set, for `--data`
                 shown: Collection[str] | None = None, # fields that `--help` lists; none: all
+                told: Mapping[str, str] = {}, # what some of them mean to this command, instead of their own words
                ) -> Parser:
     "A parser with a flag for every field, in the groups of the configuration."
     p = Parser(prog=prog, description=description, allow_abbrev=False,
@@ -216,17 +219,17 @@ def make_parser(prog: str, # how the command is called, e.g. 'python -m ssd_nb.t
     p.set_defaults(preset=None)
     if path: p.add_argument('path', metavar='PATH', nargs='?', help='the same as --data PATH')
     if presets: p.add_argument('--preset', metavar='NAME', help=f'start from this configuration: {", ".join(PRESETS)}')
-    p.add_argument('--config', metavar='FILE', help='YAML file of parameters, over the preset')
+    p.add_argument('--config', metavar='FILE', help='YAML file of parameters' + ', over the preset'*presets)
     for group in GROUPS:
         g = p.add_argument_group(group.__doc__)
-        for f in own_fields(group): _add_flag(g, f, shown is None or f.name in shown)
+        for f in own_fields(group): _add_flag(g, f, shown is None or f.name in shown, told.get(f.name, ''))
     return p
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-038-2
-def _add_flag(group: Any, f: Field, shown: bool) -> None:
+def _add_flag(group: Any, f: Field, shown: bool, told: str) -> None:
     "One flag; `--flag` alone means true for a switch."
     default = ','.join(map(str, f.default)) if isinstance(f.default, tuple) else f.default
-    help = f.metadata['help'] + (f' [{default}]' if default not in ('', None) else '')
+    help = told or f.metadata['help'] + (f' [{default}]' if default not in ('', None) else '')
     switch = dict(nargs='?', const='true') if 'bool' in str(f.type) else {}
     group.add_argument(f'--{f.name}', default=argparse.SUPPRESS, metavar=_placeholder(f),
                        help=help.replace('%', '%%') if shown else argparse.SUPPRESS, **switch)

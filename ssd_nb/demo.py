@@ -10,17 +10,18 @@ import numpy as np
 from .config import config_from_args
 from .detection.detections import Detections
 from .errors import optional, plain_errors
-from .fields import Parser
+from .eval import check_clear
+from .fields import Parser, called_as
 from .files import next_folder
 from .detector import image_files, make_detector
 from .images import pixels
-from .predict import detect_files, images_parser, predict
+from .predict import detect_files, images_parser, predict, take_weights
 from .visualize import panels, save_figure, show_image
-from .weights import load
+from .weights import find_checkpoint, load
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
-__all__ = ['PHOTOGRAPHS', 'SURE', 'MOST', 'photographs', 'page_of', 'demo_parser', 'main']
+__all__ = ['PHOTOGRAPHS', 'SURE', 'MOST', 'PAGE', 'photographs', 'page_of', 'demo_parser', 'main']
 
 # %% ../nbs/9_use/07_demo.ipynb #photographs
 PHOTOGRAPHS = ('astronaut.png', 'camera.png', 'chelsea.png', 'coffee.png', 'page.png', 'rocket.jpg')
@@ -34,7 +35,9 @@ def photographs() -> list[Path]:
 # %% ../nbs/9_use/07_demo.ipynb #overview
 SURE = .3 # least score that is shown; below, more is wrong than right
 MOST = 12 # photographs on the page
+PAGE = 'demo' # its name; a photograph that is called so gets another
 
+# %% ../nbs/9_use/07_demo.ipynb #overview-2
 def page_of(images: Sequence[np.ndarray], # [H, W, 3] uint8 RGB, of any sizes
             found: Sequence[Detections], # in each
             names: Sequence[str], # of the classes
@@ -51,26 +54,34 @@ def page_of(images: Sequence[np.ndarray], # [H, W, 3] uint8 RGB, of any sizes
 # %% ../nbs/9_use/07_demo.ipynb #run
 def demo_parser() -> Parser:
     "The flags that matter for looking at images, and the images."
-    return images_parser('python -m ssd_nb.demo',
-        'Detect objects with published weights: a picture of each image, and one of all.\n'
-        'Without images: those that scikit-image carries. What is not given is taken from the weights, but for\n'
-        f'--min_score, which is {SURE} here.', nargs='*')
+    called = called_as('demo')
+    return images_parser('demo', f'''See what a trained network finds: a picture of each image, and one of all.
 
+  {called}                             published weights, on photographs that scikit-image carries
+  {called} my_photographs              on yours
+  {called} runs/pets-001               what your own network finds
+
+What is not given is taken from the weights, but for --min_score, which is {SURE} here.''', nargs='*')
+
+# %% ../nbs/9_use/07_demo.ipynb #demo-main
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
-    "The command `python -m ssd_nb.demo`."
+    "The command `ssd_nb demo`."
     with plain_errors():
         args = demo_parser().parse_args(argv)
+        take_weights(args)
         paths = image_files(args.images) if args.images else photographs()
-        state, trained, about = load(getattr(args, 'checkpoint_path', 'openimages'), whole=True)
-        cfg = config_from_args(args, trained.replace(min_score=SURE, output_dir=''))
-        detector = make_detector(state, cfg, about)
+        state, trained, about = load(find_checkpoint(getattr(args, 'checkpoint_path', 'openimages')), whole=True)
+        min_score = vars(args).pop('min_score', SURE)
+        cfg = config_from_args(args, trained.replace(output_dir=''))
+        if cfg.output_dir: check_clear(Path(cfg.output_dir), ['report.json'])
+        detector = make_detector(state, cfg, about, min_score)
         folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'demo')
-        predict(paths, detector, folder)
+        predict(paths, detector, folder, taken=[PAGE])
         seen = {path: found for path, found in detect_files(paths[:MOST], detector) if isinstance(found, Detections)}
         images = [pixels(path) for path in seen]
-        save_figure(page_of(images, list(seen.values()), detector.names), folder/'demo.png')
-        print(f'all on one page: {folder/"demo.png"}')
+        save_figure(page_of(images, list(seen.values()), detector.classes), folder/f'{PAGE}.png')
+        print(f'all on one page: {folder/PAGE}.png')
 
 # %% ../nbs/9_use/07_demo.ipynb #last-command
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

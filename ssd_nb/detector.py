@@ -24,42 +24,47 @@ from .training.evaluation import LOOK
 from .weights import find_checkpoint, load
 
 # %% auto #0
-__all__ = ['Square', 'Floors', 'square', 'names_and_ids', 'floor_pairs', 'score_floors', 'Detector', 'make_detector',
+__all__ = ['Square', 'Floors', 'square', 'classes_and_ids', 'floor_pairs', 'score_floors', 'Detector', 'make_detector',
            'load_detector', 'detect_squares', 'detect_each', 'image_files', 'meant_images', 'detect']
 
 # %% ../nbs/9_use/01b_detector.ipynb #square
 Square = tuple[np.ndarray, tuple[int, int]] # [size, size, 3] uint8 RGB; height and width of the image
 
 # %% ../nbs/9_use/01b_detector.ipynb #square-2
+def _height_and_width(path: Path) -> tuple[int, int]:
+    "Of an image, from its head if that can be read, else from its pixels, which say what is wrong with the file."
+    try: return image_size(path)
+    except Exception:
+        height, width, _ = load_image(path).shape
+        return height, width
+
+# %% ../nbs/9_use/01b_detector.ipynb #square-3
 def square(image: AnyImage, # of any size
            size: int, # side of the square
           ) -> Square:
     "What the network sees of an image, by the path of evaluation."
-    if not isinstance(image, (str, Path)):
-        whole = pixels(image)
-        height, width, _ = whole.shape
-        return resize(whole, size), (height, width)
-    path = Path(image)
-    try: shape = image_size(path)
-    except Exception:
-        height, width, _ = load_image(path).shape # its message says what is wrong with the file
-        shape = height, width
-    return load_square(path, size, shape), shape
+    if isinstance(image, (str, Path)):
+        shape = _height_and_width(Path(image))
+        return load_square(Path(image), size, shape), shape
+    whole = pixels(image)
+    height, width, _ = whole.shape
+    return resize(whole, size), (height, width)
 
 # %% ../nbs/9_use/01b_detector.ipynb #names-and-ids
-def names_and_ids(cfg: SSDConfig, # classes, class_num
-                  meta: dict, # what the checkpoint remembers; category_ids if it does
-                 ) -> tuple[tuple[str, ...], tuple[int, ...]]: # of label 1, 2, ...: class names, ids in files
+def classes_and_ids(cfg: SSDConfig, # classes, class_num
+                    meta: dict, # what the checkpoint remembers; category_ids if it does
+                   ) -> tuple[tuple[str, ...], tuple[int, ...]]: # of label 1, 2, ...: class names, ids in files
     "How classes are called; numbers where nobody knows."
     labels = range(1, cfg.class_num)
     unnamed = COCO_CLASSES if cfg.class_num == 81 else tuple(f'class {k}' for k in labels)
-    names = cfg.classes or unnamed
-    ids = COCO_IDS if names == COCO_CLASSES else labels
-    return names, tuple(meta.get('category_ids') or ids)
+    classes = cfg.classes or unnamed
+    ids = COCO_IDS if classes == COCO_CLASSES else labels
+    return classes, tuple(meta.get('category_ids') or ids)
 
 # %% ../nbs/9_use/01b_detector.ipynb #floor-pairs
 Floors = Union[float, str, Mapping[str, float]] # a number, 'cat=.6,dog=.3,0.2', or a dictionary
 
+# %% ../nbs/9_use/01b_detector.ipynb #floor-pairs-2
 def floor_pairs(wanted: Floors) -> list[tuple[str, Any]]: # class and score, '' for all others
     "What is asked for, not checked yet."
     if isinstance(wanted, Mapping): return list(wanted.items())
@@ -68,20 +73,20 @@ def floor_pairs(wanted: Floors) -> list[tuple[str, Any]]: # class and score, '' 
 
 # %% ../nbs/9_use/01b_detector.ipynb #score-floors
 def score_floors(wanted: Floors, # least scores
-                 names: Sequence[str], # of label 1, 2, ...
+                 classes: Sequence[str], # of label 1, 2, ...
                  other: float = LOOK, # of the classes that are not named
                 ) -> np.ndarray: # [C - 1] least score of label 1, 2, ...
     "Least scores by class. Raises `ConfigError` for an unknown class, and for what is no score."
     pairs = floor_pairs(wanted)
     given = [name for name, _ in pairs]
     for name, score in pairs:
-        if name and name not in names:
-            raise ConfigError(f'min_score: no class {name!r}{nearest(name, names)}; there are {", ".join(names)}')
+        if name and name not in classes:
+            raise ConfigError(f'min_score: no class {name!r}{nearest(name, classes)}; there are {", ".join(classes)}')
         if given.count(name) > 1: raise ConfigError(f'min_score: {name or "a number for all others"} stands twice')
         if not _is_score(score):
             raise ConfigError(f'min_score: {score!r} is no number from 0 to 1; give 0.5, or cat=0.6,dog=0.3,0.5')
     scores = {name: float(score) for name, score in pairs}
-    return np.array([scores.get(name, scores.get('', other)) for name in names])
+    return np.array([scores.get(name, scores.get('', other)) for name in classes])
 
 # %% ../nbs/9_use/01b_detector.ipynb #score-floors-2
 def _is_score(value: Any) -> bool:
@@ -95,7 +100,7 @@ class Detector:
     "A network that is ready to look at images."
     session: Session
     cfg: SSDConfig # batch size, thresholds
-    names: tuple[str, ...] # label 1 is names[0]
+    classes: tuple[str, ...] # of label 1, 2, ...
     category_ids: tuple[int, ...] # of label 1, 2, ... in files
     floors: np.ndarray | None = None # [C - 1] least score of each class; none: cfg.min_score for all
 
@@ -111,14 +116,14 @@ def make_detector(state: dict[str, np.ndarray], # of a checkpoint
                   min_score: Floors | None = None, # least scores by class; none: cfg.min_score for all
                  ) -> Detector:
     "The network of a state, ready to look at images. Raises `ConfigError` for a class that it does not know."
-    names, ids = names_and_ids(cfg, meta)
+    classes, ids = classes_and_ids(cfg, meta)
     floors = None
     if min_score is not None:
-        floors = score_floors(min_score, names)
+        floors = score_floors(min_score, classes)
         cfg = make_config({'min_score': float(floors.min())}, cfg)
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))
-    return Detector(session, cfg, names, ids, floors)
+    return Detector(session, cfg, classes, ids, floors)
 
 # %% ../nbs/9_use/01b_detector.ipynb #load-detector
 def load_detector(weights: str | Path = 'openimages', # published weights, a file, or a run folder
@@ -138,7 +143,7 @@ def detect_squares(squares: Sequence[Square], # may be empty
     images, sizes = zip(*squares)
     locs, logits = views(detector.session.predict, np.stack(images), detector.cfg)
     found = postprocess(locs, logits, np.array(sizes), detector.cfg, detector.floors)
-    return [replace(d, names=detector.names, category_ids=detector.category_ids) for d in found]
+    return [replace(d, classes=detector.classes, category_ids=detector.category_ids) for d in found]
 
 # %% ../nbs/9_use/01b_detector.ipynb #look-2
 def _try_square(image: AnyImage, size: int) -> Square | DataError:
@@ -167,8 +172,8 @@ def image_files(names: Sequence[str], # files, folders and patterns
     out = []
     for name in names:
         if (Path(name)/'metrics.csv').exists():
-            raise UserError(f'{name}: a training run, not pictures; name pictures, and give the run as '
-                            f'--checkpoint_path {name} (in Python: detect(pictures, {str(name)!r}))')
+            raise UserError(f'{name}: a training run, not pictures; name the run first and then pictures, or give it '
+                            f'as --checkpoint_path {name} (in Python: detect(pictures, {str(name)!r}))')
         found = _files_of(Path(name))
         if not found and Path(name).is_dir(): raise UserError(f'{name}: the folder holds no files')
         found = found or sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())

@@ -79,6 +79,7 @@ def leave(sentence: str, # for standard error
     sys.stderr.write(f'{sentence}\n') # at once: other processes of a group may write, too
     raise SystemExit(status) from why
 
+# %% ../nbs/0_tools/01_errors.ipynb #plain-errors
 @contextmanager
 def plain_errors() -> Iterator[None]:
     "Turn what a user can mend into a sentence on standard error and exit status 2, Ctrl-C into status 130."
@@ -95,11 +96,13 @@ def plain_errors() -> Iterator[None]:
 class MissingPackage(UserError, ImportError):
     "An optional package is not installed; the message says how to get it."
 
+# %% ../nbs/0_tools/01_errors.ipynb #patient
 def patient_threads() -> None:
     "Make a framework's waiting threads sleep instead of spin; it is read when the framework is loaded."
     # many times faster on a machine that is also busy elsewhere
     os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
+# %% ../nbs/0_tools/01_errors.ipynb #optional
 def optional(name: str, # module to import
              extra: str, # of this library, that installs it
              purpose: str, # what needs it, e.g. a flag

@@ -4,6 +4,7 @@
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-002
 from __future__ import annotations
+from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
@@ -13,8 +14,8 @@ from .weights import find_checkpoint, load
 from .detection.coco_eval import Report, class_table, evaluate, format_report
 from .detection.voc_eval import voc_scores
 from .config import DataConfig, DataRules, SSDConfig, config_from_args, make_parser
-from .errors import plain_errors
-from .fields import Numbers, Parser, own_fields
+from .errors import ConfigError, UserError, plain_errors
+from .fields import Numbers, Parser, called_as, own_fields
 from .data.dataset import settled
 from .data.records import Dataset
 from .detection.detections import Detections
@@ -26,8 +27,9 @@ from .training.evaluation import (
 from .files import next_folder
 
 # %% auto #0
-__all__ = ['QUIRKS', 'NAMES', 'SHOWN', 'voc_table', 'variants', 'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation',
-           'tell_results', 'run_eval', 'eval_parser', 'main']
+__all__ = ['QUIRKS', 'PRECISION', 'WRITTEN', 'PLACES', 'IDLE', 'SHOWN', 'MEANING', 'EVAL_HELP', 'voc_table', 'variants',
+           'Evaluation', 'evaluate_by', 'comparison', 'keep_evaluation', 'check_clear', 'evaluation_stem', 'state_told',
+           'tell_results', 'run_eval', 'place_words', 'eval_parser', 'main']
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-044
 def voc_table(scores: Mapping[str, tuple[float, float]], # of `voc_scores`
@@ -102,6 +104,9 @@ def comparison(results: Mapping[str, Evaluation], # the first is what the others
     return '\n'.join(lines)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-060
+PRECISION = 'precision.png' # not curves.png, which is a run's own picture of its losses
+WRITTEN = ('predictions.json', 'report.json', 'detections.png', PRECISION, 'review.png')
+
 def keep_evaluation(folder: Path, # where to
                     result: Evaluation, # what came out
                     voc_metric: bool, # measure as VOC does, too
@@ -114,12 +119,44 @@ def keep_evaluation(folder: Path, # where to
     about |= dict(nms_threshold=c.nms_threshold, max_boxes=c.max_boxes)
     if voc_metric: about['voc'] = voc_scores(detections, dataset)
     save_evaluation(folder, report, detections, dataset, **about)
-    save_figure(curves_picture(report), folder/'curves.png')
+    save_figure(curves_picture(report), folder/PRECISION)
     save_figure(review_picture(dataset, detections), folder/'review.png')
     parts = [format_report(report), class_table(report)]
     if voc_metric: parts.append(voc_table(about['voc']))
     kinds = ', '.join(f'{n} {kind}' for kind, n in counts.items())
     return '\n\n'.join([*parts, f'at scores of {LOOK} or more: {kinds}'])
+
+# %% ../nbs/9_use/01_eval.ipynb #clear
+def check_clear(folder: Path, # that is to be written into
+                names: Sequence[str] = WRITTEN, # of files that must not be there
+               ) -> None:
+    "Raise `UserError` for a folder with results that would be replaced, or mixed with others."
+    there = next((name for name in ('metrics.csv', *names) if (folder/name).exists()), None)
+    what = 'a training run' if there == 'metrics.csv' else there
+    if there: raise UserError(f'output_dir: {folder} holds {what} already, and nothing is replaced; name a new folder')
+
+# %% ../nbs/9_use/01_eval.ipynb #stem
+PLACES = ('data', 'coco_root', 'voc_root', 'val_anno_path', 'anno_path', 'val_split') # which pictures are meant
+
+def evaluation_stem(cfg: SSDConfig, # of the evaluation
+                    trained: SSDConfig, # of the checkpoint
+                   ) -> str: # 'eval', or 'eval-holidays' on pictures that were not the training's
+    "How the folder of an evaluation is called, but for its number."
+    before = {name: getattr(trained, name) for name in PLACES}
+    now = {name: getattr(cfg, name) for name in PLACES}
+    other = next((place for name, place in now.items() if place and Path(place) != Path(before[name])), '')
+    return f'eval-{Path(other).resolve().stem}' if other else 'eval'
+
+# %% ../nbs/9_use/01_eval.ipynb #state
+def state_told(checkpoint: Path, # file, or name of published weights
+               about: Mapping[str, Any], # what it remembers: epoch, best mAP so far
+              ) -> str:
+    "Which state of a network is taken, in words, and where the best one is."
+    done = f', after epoch {about["epoch"]}' if 'epoch' in about else ''
+    best = checkpoint.with_name('best.safetensors')
+    other = checkpoint.name == 'last.safetensors' and best.exists()
+    more = f'; the state with the highest mAP while training, {about["best"]:.3f}: {best}' if other else ''
+    return f'weights: {checkpoint}{done}{more}'
 
 # %% ../nbs/9_use/01_eval.ipynb #tell-results
 def tell_results(results: Mapping[str, Evaluation], # of `evaluate_by`
@@ -145,30 +182,64 @@ def run_eval(cfg: SSDConfig, # the configuration with all flags
              both: bool = False, # judge by both protocols
              quirks: bool = False, # and by each rule of the reference alone
              voc_metric: bool = False, # measure as VOC does, too
+             stem: str = 'eval', # of the folder, without `cfg.output_dir`
+             about: Mapping[str, Any] = {}, # what the checkpoint remembers
             ) -> dict[str, Evaluation]: # by protocol or rule
     "Evaluate a state on the data set of `cfg`, write the files and print the numbers."
     cfgs = variants(cfg, both, quirks)
+    for name in ('', *cfgs) if cfg.output_dir else (): check_clear(Path(cfg.output_dir, name))
     datasets = {name: open_data(c, training=False) for name, c in cfgs.items()}
     group = join(cfg.backend, cfg.device)
+    if not group.rank: print(state_told(checkpoint, about)) # the first process prints and writes
     session = make_session(cfg.backend, cfg, training=False)
     session.set_state(for_inference(state))
     results = evaluate_by(session, cfgs, datasets, group=group)
-    if not group.rank: # the first process writes and prints
+    if not group.rank:
         beside = checkpoint.parent if checkpoint.exists() else Path('runs') # published weights have no folder
-        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(beside/'eval')
+        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(beside/stem)
         tell_results(results, folder, voc_metric, checkpoint)
     return results
 
-# %% ../nbs/9_use/01_eval.ipynb #cell-064
-NAMES = [f.name for group in (DataConfig, DataRules, InferConfig, Numbers) for f in own_fields(group)]
-SHOWN = (*NAMES, 'backend', 'device', 'device_num', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir')
+# %% ../nbs/9_use/01_eval.ipynb #words
+def place_words(args: Namespace, # with `words`; a flag that was given is an attribute
+               ) -> None:
+    "Take words without a flag as --checkpoint_path and --data, in this order, unless these flags are given."
+    names = [name for name in ('checkpoint_path', 'data') if not hasattr(args, name)]
+    for name, word in zip(names, args.words): setattr(args, name, word)
+    more = args.words[len(names):]
+    if more: raise ConfigError(f'{more[0]}: a word too many; give a run, and then the path of a data set')
 
+# %% ../nbs/9_use/01_eval.ipynb #cell-064
+IDLE = ('background', 'seed') # of these groups, what evaluation does not use
+SHOWN = (*(f.name for group in (DataConfig, DataRules, InferConfig, Numbers) for f in own_fields(group)
+           if f.name not in IDLE), 'backend', 'device', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir')
+MEANING = dict( # of flags that mean something else to training
+    checkpoint_path='the same as RUN: run folder, checkpoint file, or name of published weights',
+    batch_size='images that go through the network together',
+    num_workers='processes that read images; 0 reads them in the process itself',
+    protocol='standard: what a user expects; reference: the published arithmetic, quirks included; both: one pass '
+             'over the images, judged by both',
+    output_dir='new folder for the results; else eval-001, 002 ... beside the checkpoint')
+
+# %% ../nbs/9_use/01_eval.ipynb #parser-help
+EVAL_HELP = """Measure a trained network: COCO's twelve numbers, every detection, and pictures of what went wrong.
+
+  {0} runs/pets-001                     on the pictures that its data set keeps for evaluation
+  {0} runs/pets-001 holidays            on other pictures, annotated in any known format
+  {0} runs/pets-001/best.safetensors    the state with the highest mAP; a run folder stands for its last
+  {0} runs/pets-001 --protocol both     judged by both protocols
+
+Network, classes, data set, and whatever else is not given, are taken from the checkpoint. Results go into a
+new folder beside it, on other pictures with their name: eval-holidays-001. Nothing is replaced."""
+
+# %% ../nbs/9_use/01_eval.ipynb #parser
 def eval_parser() -> Parser:
     "The flags that matter for evaluation; others of the configuration are understood, and change nothing."
-    parser = make_parser('python -m ssd_nb.eval',
-        'Evaluate a checkpoint: COCO metrics, predictions and pictures. What is not given is taken from the\n'
-        'checkpoint: network, classes, data set. --protocol both judges one pass over the images by both protocols.',
-        presets=False, path=True, shown=SHOWN)
+    called = called_as('eval')
+    parser = make_parser(called, EVAL_HELP.format(called), presets=False, shown=SHOWN, told=MEANING)
+    parser.usage = f'{called} RUN [PATH] [--config FILE] [--PARAMETER VALUE ...]'
+    meant = 'run folder, checkpoint file, or name of published weights; then perhaps the path of other pictures'
+    parser.add_argument('words', nargs='*', metavar='RUN [PATH]', help=meant)
     group = parser.add_argument_group('evaluation alone')
     group.add_argument('--quirks', action='store_true',
                        help='both protocols, and what each rule of the reference changes alone')
@@ -179,15 +250,17 @@ def eval_parser() -> Parser:
 # %% ../nbs/9_use/01_eval.ipynb #cell-065
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
-    "The command `python -m ssd_nb.eval`."
+    "The command `ssd_nb eval`."
     with plain_errors():
         args = eval_parser().parse_args(argv)
+        place_words(args)
         both = getattr(args, 'protocol', '') == 'both'
         if both: del args.protocol # a way to evaluate, not a protocol
         checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', ''))
-        state, trained, _ = load(checkpoint, whole=True)
+        state, trained, about = load(checkpoint, whole=True)
         cfg = settled(config_from_args(args, trained.replace(output_dir='')))
-        run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric)
+        run_eval(cfg, checkpoint, state, both=both, quirks=args.quirks, voc_metric=args.voc_metric,
+                 stem=evaluation_stem(cfg, trained), about=about)
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-070
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -14,7 +14,8 @@ from .boxes.coding import clip_boxes, decode
 from .weights import find_checkpoint, load
 from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
-from .fields import Parser
+from .eval import state_told
+from .fields import Parser, called_as
 from .files import replacing
 from .detection.postprocess import all_scores
 from .learning.scenes import draw_scene
@@ -53,6 +54,7 @@ def run_mindir(path: str | Path, # an exported file
     locs, logits = run_file(path, images)
     return locs, logits
 
+# %% ../nbs/9_use/03_export.ipynb #runners
 RUNNERS: dict[str, Callable] = dict(onnx=run_onnx, mindir=run_mindir)
 BACKENDS = dict(onnx='torch', mindir='mindspore') # which backend writes the format
 
@@ -110,6 +112,7 @@ RAW = 'locs [batch, N, 4] and logits [batch, N, 1 + classes] of the default boxe
 DECODED = ('boxes [batch, N, 4] x1, y1, x2, y2 in fractions of the image; '
            'scores [batch, N, classes] in 0..1, without NMS')
 
+# %% ../nbs/9_use/03_export.ipynb #describe
 def describe(path: Path, # an ONNX file; changed in place
              cfg: SSDConfig, # its numbers
              decoded: bool, # which answers it gives
@@ -146,18 +149,21 @@ def export(session: Session, # whose network is written
     return gaps
 
 # %% ../nbs/9_use/03_export.ipynb #cell-032
-HELP = """Write a checkpoint as a file for other programs and compare its answers with the network's.
+HELP = """Write a trained network as a file for other programs, and compare its answers with the network's.
 
-  python -m ssd_nb.export runs/shapes-001                      raw answers: locs and logits
-  python -m ssd_nb.export runs/shapes-001 --decoded            boxes and scores, without NMS
-  python -m ssd_nb.export runs/shapes-001 --format mindir      for MindSpore"""
+  {0} runs/pets-001                      raw answers: locs and logits
+  {0} runs/pets-001 --decoded            boxes and scores, without NMS
+  {0} runs/pets-001/best.safetensors     the state with the highest mAP; a run folder stands for its last
+  {0} runs/pets-001 --format mindir      for MindSpore"""
 
 def make_export_parser() -> Parser:
     "The flags of the command."
-    p = Parser(prog='python -m ssd_nb.export', description=HELP, allow_abbrev=False,
+    called = called_as('export')
+    p = Parser(prog=called, description=HELP.format(called), allow_abbrev=False,
                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument('checkpoint', help='file, run folder, or name of published weights')
-    p.add_argument('--format', choices=list(RUNNERS), default='onnx', help='[onnx]')
+    p.usage = f'{called} RUN [--format FORMAT] [--decoded] [--output FILE]'
+    p.add_argument('checkpoint', metavar='RUN', help='run folder, checkpoint file, or name of published weights')
+    p.add_argument('--format', choices=list(RUNNERS), default='onnx', help='kind of file [onnx]')
     p.add_argument('--decoded', action='store_true', help='boxes and scores instead of locs and logits')
     p.add_argument('--output', metavar='FILE',
                    help='file to write; else beside the checkpoint (of published weights: here)')
@@ -171,13 +177,15 @@ def told(path: Path, backend: str, gaps: dict[int, Gap]) -> str:
     return (f'{path}: {path.stat().st_size/1e6:.2f} MB; largest difference from the {backend} session: {each}; '
             f'at most {worst:.1e} of the largest answer')
 
+# %% ../nbs/9_use/03_export.ipynb #main
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
-    "The command `python -m ssd_nb.export`."
+    "The command `ssd_nb export`."
     with plain_errors():
         args = make_export_parser().parse_args(argv)
         checkpoint, backend = find_checkpoint(args.checkpoint), BACKENDS[args.format]
-        state, cfg, _ = load(checkpoint, whole=True)
+        state, cfg, about = load(checkpoint, whole=True)
+        if Path(args.checkpoint).is_dir(): print(state_told(checkpoint, about))
         ending = '-decoded' if args.decoded else ''
         path = Path(args.output or checkpoint.with_name(f'{checkpoint.stem}{ending}.{args.format}'))
         session = make_session(backend, cfg, training=False, device='cpu')

@@ -51,6 +51,7 @@ def locked(path: Path, # a file that need not exist; removed at the end
         try: yield
         finally: path.unlink()
 
+# %% ../nbs/0_tools/02_files.ipynb #hold
 def _hold(path: Path) -> Any:
     "The lock's open file; None if another process holds it."
     import fcntl # Unix alone has it

@@ -40,7 +40,7 @@ def tiny(checkpoint: str | Path | None = None, **changes: Any) -> Any:
 
 # %% ../nbs/9_use/04_hub.ipynb #cell-008
 def detector(checkpoint: str | Path, **changes: Any) -> Detector:
-    "A detector for files, pictures and arrays, see `predict.detect`."
+    "A detector for files, pictures and arrays, see `load_detector`."
     return load_detector(checkpoint, **changes)
 
 # %% ../nbs/9_use/04_hub.ipynb #cell-009

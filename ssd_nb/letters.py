@@ -22,6 +22,7 @@ def lacking(text: str, # any
     drawing = get_font(font).get_char_index
     return ''.join(sorted({c for c in text if c > ' ' and not drawing(ord(c))}))
 
+# %% ../nbs/0_tools/00_letters.ipynb #font-with
 @lru_cache
 def font_with(characters: str) -> str: # '' if there is none
     "The family of an installed font that has all these characters."
@@ -31,6 +32,7 @@ def font_with(characters: str) -> str: # '' if there is none
 # %% ../nbs/0_tools/00_letters.ipynb #cell-008
 OWN = '$\\mathdefault' # how matplotlib's own formulas begin
 
+# %% ../nbs/0_tools/00_letters.ipynb #say-lacking
 @lru_cache
 def _say_lacking(characters: str) -> None:
     "One sentence for all the warnings to come."
@@ -38,6 +40,7 @@ def _say_lacking(characters: str) -> None:
     sys.stderr.write(f'no font of this system has {characters}: pictures show boxes instead; '
                      'install a font that has, such as Noto Sans CJK\n')
 
+# %% ../nbs/0_tools/00_letters.ipynb #literal
 def literal(fig: Figure, # finished; changed in place
            ) -> None:
     "Let every text of a figure be text: a `$` starts no formula, and other fonts help where characters are missing."

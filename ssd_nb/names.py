@@ -44,6 +44,7 @@ class Listing:
     alike: dict[str, list[str]] # by `loose` name
     stems: dict[str, list[str]] # images by `loose` name without the suffix
 
+# %% ../nbs/0_tools/07_names.ipynb #loose
 def loose(name: str) -> str: # equal for names that differ in capitals or in the form of accents
     "A name without regard to letter case."
     return unicodedata.normalize('NFC', name).casefold()
@@ -58,6 +59,7 @@ def _listed(folder: str, changed: int) -> Listing: # changed: the folder's time,
         if is_image(name): found.stems.setdefault(loose(os.path.splitext(name)[0]), []).append(name)
     return found
 
+# %% ../nbs/0_tools/07_names.ipynb #folder-contents
 def folder_contents(folder: Path, # need not exist
            ) -> Listing:
     "The names in a folder; none where there is no folder."

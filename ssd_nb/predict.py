@@ -6,24 +6,27 @@
 from __future__ import annotations
 import json
 import sys
-from collections import Counter
+from argparse import Namespace
 from pathlib import Path
 from typing import Callable, Iterator, Sequence
 from tqdm import tqdm
+from .backends.published import PUBLISHED
 from .config import config_from_args, make_parser
 from .data.entries import stable_ids
 from .detection.detections import Detections
 from .detector import Detector, detect_each, image_files, make_detector
 from .errors import ConfigError, DataError, UserError, plain_errors
-from .fields import Parser
+from .eval import check_clear, state_told
+from .fields import Parser, called_as
 from .files import next_folder, replacing
 from .training.evaluation import LOOK
-from .video import Film, camera_number, check_video, detect_video, film_targets, is_video
+from .video import Film, camera_number, check_video, detect_video, film_targets, free_names, is_video
 from .weights import find_checkpoint, load
 
 # %% auto #0
-__all__ = ['FORMATS', 'CLASS_LIST', 'LOOKING', 'number_images', 'detect_files', 'result_rows', 'label_files', 'write_labels',
-           'picture_paths', 'predict', 'write_lists', 'images_parser', 'predict_parser', 'sources', 'main']
+__all__ = ['FORMATS', 'CLASS_LIST', 'WEIGHT_FILES', 'LOOKING', 'PREDICT_HELP', 'number_images', 'detect_files', 'result_rows',
+           'label_files', 'write_labels', 'picture_paths', 'write_lists', 'predict', 'names_weights', 'take_weights',
+           'images_parser', 'predict_parser', 'sources', 'main']
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-031
 def number_images(paths: Sequence[Path], # each once
@@ -80,19 +83,26 @@ def write_labels(picture: Path, # beside which they go
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-040
 def picture_paths(paths: Sequence[Path], # of images
-                folder: Path, # where to
-               ) -> dict[Path, Path]:
-    "Where each file's picture goes; UserError if that is one of the files."
-    seen: Counter[str] = Counter()
-    out = {}
-    for p in paths:
-        seen[p.stem] += 1
-        again = '' if seen[p.stem] == 1 else f'-{seen[p.stem]}'
-        out[p] = folder/f'{p.stem}{again}.png'
+                  folder: Path, # where to
+                  taken: Sequence[str] = (), # names, without endings, that no picture may have
+                 ) -> dict[Path, Path]:
+    "Where each file's picture goes. Raises `UserError` if that is one of the files."
+    names = free_names([path.stem for path in paths], taken)
+    out = {path: folder/f'{name}.png' for path, name in zip(paths, names)}
     clash = {p.resolve() for p in paths} & {p.resolve() for p in out.values()}
     if clash:
         raise UserError(f'output_dir: the picture would replace {sorted(clash)[0]} itself; choose another folder')
     return out
+
+# %% ../nbs/9_use/02_predict.ipynb #write-lists
+def write_lists(folder: Path, # where to
+                rows: list[dict], # of predictions.json
+                names: Sequence[str], # of the classes, if they are to be listed
+               ) -> None:
+    "Write predictions.json, and the list of classes."
+    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(rows), encoding='utf-8')
+    if not names: return
+    with replacing(folder/CLASS_LIST) as f: f.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-041
 def _seen(paths: Sequence[Path], detector: Detector) -> Iterator[tuple[Path, Detections]]:
@@ -106,9 +116,11 @@ def predict(paths: Sequence[Path], # files, images or not
             detector: Detector, # the network
             folder: Path, # where to; made if missing
             format: str = 'json', # or a key of `FORMATS`: label files, too
+            taken: Sequence[str] = (), # names, without endings, that no picture may have
            ) -> list[dict]: # the rows of predictions.json
     "Detect in files, draw and write everything, and say it. Raises `UserError` if no file is an image."
-    pictures, ids = picture_paths(paths, folder), number_images(paths)
+    if format == 'yolo': taken = (*taken, Path(CLASS_LIST).stem)
+    pictures, ids = picture_paths(paths, folder, taken), number_images(paths)
     labels = label_files(list(pictures.values()), format)
     rows, count = [], 0
     for path, found in _seen(paths, detector):
@@ -118,52 +130,74 @@ def predict(paths: Sequence[Path], # files, images or not
         rows += result_rows(path, ids[path], found)
         count += 1
     if not count: raise UserError(f'none of the {len(paths)} files is an image')
-    write_lists(folder, rows, detector.names if format == 'yolo' else ())
+    write_lists(folder, rows, detector.classes if format == 'yolo' else ())
     what = f'{count} image{"s"*(count != 1)}, {len(rows)} object{"s"*(len(rows) != 1)}'
     more = f', {format} labels' if labels else ''
     print(f'{what}; pictures{more} and predictions.json are in {folder}')
     return rows
 
-# %% ../nbs/9_use/02_predict.ipynb #write-lists
-def write_lists(folder: Path, # where to
-                rows: list[dict], # of predictions.json
-                names: Sequence[str], # of the classes, if they are to be listed
-               ) -> None:
-    "Write predictions.json, and the list of classes."
-    with replacing(folder/'predictions.json') as f: f.write_text(json.dumps(rows), encoding='utf-8')
-    if not names: return
-    with replacing(folder/CLASS_LIST) as f: f.write_text(''.join(f'{name}\n' for name in names), encoding='utf-8')
-
 # %% ../nbs/9_use/02_predict.ipynb #cell-044
-LOOKING = ('backend', 'device', 'checkpoint_path', 'batch_size', 'num_workers', 'output_dir', 'min_score',
-           'nms_threshold', 'max_boxes', 'per_class_limit', 'agnostic_nms', 'tta', 'nms_offset', 'protocol')
+WEIGHT_FILES = ('.safetensors', '.ckpt', '.pth', '.pt', '.tflite')
 
-def images_parser(prog: str, # how the command is called
+def names_weights(word: str, # a file, a folder, or a name
+                 ) -> bool:
+    "Whether a word means trained weights and no pictures."
+    path = Path(word)
+    if path.is_dir(): return any((path/name).exists() for name in ('last.safetensors', 'metrics.csv'))
+    return path.suffix in WEIGHT_FILES or word in PUBLISHED and not path.exists()
+
+def take_weights(args: Namespace, # with `images`; a flag that was given is an attribute
+                ) -> None:
+    "Take the first word as --checkpoint_path if it names weights and the flag is not given."
+    if hasattr(args, 'checkpoint_path') or not args.images or not names_weights(args.images[0]): return
+    args.checkpoint_path = args.images.pop(0)
+
+# %% ../nbs/9_use/02_predict.ipynb #images-parser
+LOOKING = { # flags that matter for looking, with their meaning here where training has another
+    'backend': '', 'device': '', 'nms_threshold': '', 'max_boxes': '', 'per_class_limit': '', 'agnostic_nms': '',
+    'tta': '', 'nms_offset': '', 'protocol': '',
+    'checkpoint_path': 'weights to look with, if the first word does not name them',
+    'batch_size': 'images that go through the network together',
+    'num_workers': 'threads that read images',
+    'output_dir': 'folder for the results; else the next free one in runs/',
+    'min_score': 'least score that is shown; for classes by name: Cat=0.3,Dog=0.6,0.5, the last for all others'}
+
+# %% ../nbs/9_use/02_predict.ipynb #images-parser-2
+def images_parser(name: str, # of the command
                   description: str, # what it does
                   nargs: str = '+', # how many images there may be, see `argparse`
                  ) -> Parser:
     "A parser of a command that looks at images."
-    parser = make_parser(prog, description, presets=False, shown=LOOKING)
-    meant = 'image file, folder, or pattern in quotation marks'
+    called = called_as(name)
+    parser = make_parser(called, description, presets=False, shown=LOOKING, told=LOOKING)
+    images = 'IMAGE ...' if nargs == '+' else '[IMAGE ...]'
+    parser.usage = f'{called} [RUN] {images} [--config FILE] [--PARAMETER VALUE ...]'
+    meant = ('image file, folder, or pattern in quotation marks; the first may be a run folder, a checkpoint file or '
+             'the name of published weights')
     parser.add_argument('images', nargs=nargs, metavar='IMAGE', help=meant)
     return parser
 
 # %% ../nbs/9_use/02_predict.ipynb #predict-parser
+PREDICT_HELP = f"""Detect objects in pictures: each with its boxes drawn, and predictions.json in COCO's result format.
+In films and from cameras: a film with boxes, and what was found in each frame as JSON.
+
+  {{0}} runs/pets-001 photo.jpg folder 'more/**/*.png'
+  {{0}} runs/pets-001 film.mp4 --min_score Cat=0.3,Dog=0.6,0.5
+  {{0}} runs/pets-001 camera:0 --frames 500
+  {{0}} photo.jpg                           with published weights, which know 23 kinds of things
+
+A run folder stands for its last state; RUN/best.safetensors is the one with the highest mAP. What is not given
+is taken from the weights, but for --min_score, which is {LOOK} here."""
+
+# %% ../nbs/9_use/02_predict.ipynb #predict-parser-2
 def predict_parser() -> Parser:
     "The flags that matter for looking at images, and those of this command alone."
-    parser = images_parser('python -m ssd_nb.predict',
-        "Detect objects in images: a picture of each, and predictions.json in COCO's result format.\n"
-        'In videos and from cameras: a video with boxes, and what was found in each frame as JSON.\n\n'
-        "  python -m ssd_nb.predict photo.jpg folder 'more/**/*.png' --checkpoint_path runs/shapes-001\n"
-        '  python -m ssd_nb.predict film.mp4 --min_score Cat=0.3,Dog=0.6,0.5\n'
-        '  python -m ssd_nb.predict camera:0 --frames 500\n\n'
-        'Without --checkpoint_path it looks with the published weights openimages. What is not given is taken from\n'
-        f'the checkpoint, but for --min_score, which is {LOOK} here and may name classes.')
+    parser = images_parser('predict', PREDICT_HELP.format(called_as('predict')))
     group = parser.add_argument_group('prediction alone')
     group.add_argument('--format', choices=('json', *FORMATS), default='json',
                        help='label files beside the pictures, too: yolo or voc [json: predictions.json only]')
     group.add_argument('--frames', type=int, default=0, metavar='N',
-                       help='stop after so many frames of a video or camera; 0 takes all [0]')
+                       help='stop after so many frames of a film or camera; 0 takes all [0]')
     return parser
 
 # %% ../nbs/9_use/02_predict.ipynb #sources
@@ -177,22 +211,33 @@ def sources(names: Sequence[str], # what was given as images
     for film in films: check_video(film)
     return [path for path in files if not is_video(path)], films
 
+# %% ../nbs/9_use/02_predict.ipynb #prepared
+def _prepared(args: Namespace) -> tuple[Detector, Path]:
+    "The network, and the folder for what it finds."
+    given = getattr(args, 'checkpoint_path', 'openimages')
+    checkpoint = find_checkpoint(given)
+    state, trained, about = load(checkpoint, whole=True)
+    if Path(given).is_dir(): print(state_told(checkpoint, about))
+    if not hasattr(args, 'checkpoint_path'):
+        print(f'weights: {given}, published, {trained.class_num - 1} classes; name a run first to take your own')
+    min_score = vars(args).pop('min_score', LOOK)
+    cfg = config_from_args(args, trained.replace(output_dir=''))
+    detector = make_detector(state, cfg, about, min_score)
+    if not cfg.output_dir: return detector, next_folder(Path('runs')/'predict')
+    check_clear(Path(cfg.output_dir), ['report.json']) # neither a run nor an evaluation
+    return detector, Path(cfg.output_dir)
+
 # %% ../nbs/9_use/02_predict.ipynb #main-code
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
-    "The command `python -m ssd_nb.predict`."
+    "The command `ssd_nb predict`."
     with plain_errors():
         args = predict_parser().parse_args(argv)
         if args.frames < 0: raise ConfigError(f'frames: {args.frames} is below the least possible value, 0')
+        take_weights(args)
+        if not args.images: raise ConfigError(f'images: which? name pictures or a film after {args.checkpoint_path}')
         images, films = sources(args.images)
-        checkpoint = find_checkpoint(getattr(args, 'checkpoint_path', 'openimages'))
-        state, trained, meta = load(checkpoint, whole=True)
-        if not hasattr(args, 'checkpoint_path'):
-            print(f'weights: openimages, published, {trained.class_num - 1} classes; --checkpoint_path takes your own')
-        min_score = vars(args).pop('min_score', LOOK)
-        cfg = config_from_args(args, trained.replace(output_dir=''))
-        detector = make_detector(state, cfg, meta, min_score)
-        folder = Path(cfg.output_dir) if cfg.output_dir else next_folder(Path('runs')/'predict')
+        detector, folder = _prepared(args)
         targets = film_targets(films, folder)
         if images: predict(images, detector, folder, args.format)
         for film, target in targets.items(): print(detect_video(film, detector, target, args.frames))

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence, Union
 import numpy as np
@@ -28,7 +28,7 @@ fonts, letters = later('matplotlib.font_manager'), later('ssd_nb.letters')
 # %% auto #0
 __all__ = ['cv2', 'Image', 'ImageDraw', 'ImageFont', 'fonts', 'letters', 'VIDEO_SUFFIXES', 'Film', 'is_video', 'camera_number',
            'opened', 'frames_of', 'check_video', 'detect_frames', 'caption_font', 'in_bytes', 'draw_frame', 'recording',
-           'frame_rows', 'film_targets', 'speed_and_length', 'detect_video']
+           'frame_rows', 'free_names', 'film_targets', 'speed_and_length', 'detect_video']
 
 # %% ../nbs/9_use/01c_video.ipynb #sources
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv')
@@ -109,7 +109,7 @@ def draw_frame(frame: np.ndarray, # [H, W, 3] uint8 RGB
     picture = Image.fromarray(frame)
     draw, (height, width) = ImageDraw.Draw(picture), frame.shape[:2]
     unit = max(min(height, width)/240, 1) # lines and letters grow with the frame
-    font = caption_font(''.join(sorted(set(''.join(found.names)))), round(9*unit))
+    font = caption_font(''.join(sorted(set(''.join(found.classes)))), round(9*unit))
     taken: list[tuple[float, ...]] = []
     for box, label, score in zip(found.boxes.tolist(), found.labels, found.scores):
         colour = class_colour(int(label))
@@ -160,6 +160,19 @@ def frame_rows(number: int, # of the frame, from 0
         row |= dict(frame=row.pop('image_id'), seconds=round(number/speed, 3), category=found.called(label))
     return rows
 
+# %% ../nbs/9_use/01c_video.ipynb #free
+def free_names(wanted: Sequence[str], # names without endings
+               taken: Iterable[str] = (), # by others
+              ) -> list[str]: # for each the name itself, or the first of pan-2, pan-3 ... that is free
+    "A name of its own for each."
+    used = {*taken}
+    out = []
+    for name in wanted:
+        numbered = chain([name], (f'{name}-{k}' for k in count(2)))
+        out.append(next(free for free in numbered if free not in used))
+        used.add(out[-1])
+    return out
+
 # %% ../nbs/9_use/01c_video.ipynb #film-targets
 Film = Union[Path, int] # a file, or the number of a camera
 
@@ -168,10 +181,7 @@ def film_targets(sources: Sequence[Film], # each once
                 ) -> dict[Film, Path]:
     "Where the film with boxes of each goes. Raises `UserError` if that is one of the films."
     names = [source.stem if isinstance(source, Path) else f'camera-{source}' for source in sources]
-    out = {}
-    for k, (source, name) in enumerate(zip(sources, names)):
-        again = names[:k].count(name)
-        out[source] = folder/(f'{name}-{again + 1}.mp4' if again else f'{name}.mp4')
+    out = {source: folder/f'{name}.mp4' for source, name in zip(sources, free_names(names))}
     files = {source.resolve() for source in sources if isinstance(source, Path)}
     clash = sorted(files & {path.resolve() for path in out.values()})
     if clash: raise UserError(f'output_dir: the film would replace {clash[0]} itself; choose another folder')

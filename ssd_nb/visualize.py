@@ -174,6 +174,7 @@ def _plot_line(ax: Any, name: str, x: np.ndarray, y: np.ndarray, colour: str, sm
 # %% ../nbs/0_tools/04_pictures.ipynb #cell-039
 LINE_COLOURS = ('#1b62a5', '#d1495b', '#2a9d6f', '#e08e0b', '#7b4fa3', '#4a4e57')
 
+# %% ../nbs/0_tools/04_pictures.ipynb #plot-lines
 def plot_lines(series: Mapping[str, tuple[Sequence | np.ndarray, Sequence | np.ndarray]], # name to (x, y)
                title: str | None = None, # written above
                xlabel: str = '', # under the horizontal axis

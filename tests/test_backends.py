@@ -1,6 +1,7 @@
 "The contract of a backend, options included, for each framework."
 import pytest
-from ssd_nb.backends.contract import SMALL, check_options, check_place, check_session
+from ssd_nb.backends.contract import SMALL, check_place, check_session
+from ssd_nb.backends.options import check_options
 from ssd_nb.backends.session import make_session
 
 @pytest.mark.parametrize('check', [check_session, check_options])

@@ -78,7 +78,14 @@ def test_unknown_commands_get_the_nearest_name(typed, meant):
 def test_every_command_is_there(name, capsys):
     words = [name, 'check', '--help'] if name == 'data' else [name, '--help']
     with pytest.raises(SystemExit) as e: sys.exit(cli.main(words))
-    assert not e.value.code and f'python -m ssd_nb.{name}' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert not e.value.code and out.startswith(f'usage: ssd_nb {name} ')
+
+def test_a_usage_says_how_its_command_was_called():
+    for words, called in ((['ssd_nb', 'eval'], 'ssd_nb eval'), (['ssd_nb.eval'], 'python -m ssd_nb.eval')):
+        line = [sys.executable, '-m', *words, '--help']
+        done = subprocess.run(line, capture_output=True, text=True, cwd=ROOT)
+        assert done.stdout.startswith(f'usage: {called} RUN') and f'  {called} runs/' in done.stdout
 
 @pytest.mark.parametrize('name, shown, hidden', [
     ('predict', ('min_score', 'tta', 'agnostic_nms', 'format', 'frames'), ('lr', 'epoch_size', 'dataset', 'gamma')),

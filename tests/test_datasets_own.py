@@ -9,11 +9,11 @@ from PIL import Image
 from ssd_nb.config import SSDConfig, config_from_args, make_parser
 from ssd_nb.data import __main__ as command
 from ssd_nb.data.csv_files import parse_csv
-from ssd_nb.data.dataset import annotation_files, data_sentence, is_divided, open_dataset, settled
+from ssd_nb.data.dataset import annotation_files, bare_pictures, data_sentence, is_divided, open_dataset, settled
 from ssd_nb.data.findings import Findings
-from ssd_nb.data.formats import recognise
+from ssd_nb.data.formats import other_splits, recognise
 from ssd_nb.data.layouts import read_lines
-from ssd_nb.data.mindrecord import open_both
+from ssd_nb.data.mindrecord import fingerprint, open_both
 from ssd_nb.data.split import moved_pictures, position
 from ssd_nb.data.writing import WRITERS, convert_data
 from ssd_nb.data.yolo import parse_label, read_data_yaml, yolo_names
@@ -117,12 +117,27 @@ def test_every_layout_is_recognised_and_gives_the_same(tmp_path, layout):
     kind = 'coco' if layout == 'roboflow' else layout
     assert recognise(path)[0] == kind == settled(at(path)).dataset and is_divided(settled(at(path)))
     for training in (True, False): assert content(path, training) == content(expected, training)
-    assert f'taken for {kind}' in data_sentence(at(path)) and 'about 0.2 of the pictures' in data_sentence(at(path))
+    said = data_sentence(at(path))
+    assert f'read as {kind}, because ' in said and 'about 20% of the pictures' in said
     assert annotation_files(at(path), True) == annotation_files(at(path), False)
     cfg, learnt, judged = open_both(at(path), evaluated=True)
     assert (cfg.dataset, cfg.class_num, cfg.classes) == (kind, 3, NAMES) and cfg.val_moved is not None
     names = [{r.image.name for r in data.records} for data in (learnt, judged)]
     assert names[0] | names[1] == {*OBJECTS} and not names[0] & names[1] and names[1]
+
+def test_a_picture_that_nobody_wrote_down_changes_the_fingerprint(tmp_path):
+    "Of YOLO, where a picture without a label file is background; a MindRecord without it is out of date."
+    path = yolo_at(tmp_path)
+    before = [fingerprint(at(path), training) for training in (True, False)]
+    assert not (path/'images'/'new.png').exists() and before[0] == before[1]
+    draw(path/'images'/'new.png')
+    after = [fingerprint(at(path), training) for training in (True, False)]
+    assert after[0] == after[1] != before[0] and path/'images'/'new.png' in bare_pictures(at(path), True)
+    put(path/'labels'/'new.txt', '')
+    assert fingerprint(at(path), True) not in (before[0], after[0])
+    assert path/'images'/'new.png' not in bare_pictures(at(path), True)
+    for name, layout in LAYOUTS.items(): # the others name every picture
+        if name != 'yolo': assert bare_pictures(at(layout(tmp_path/name)), True) == []
 
 def test_a_number_that_is_given_is_not_changed(tmp_path):
     path = str(flat_at(tmp_path))
@@ -195,6 +210,80 @@ def test_split_writes_the_division_down(tmp_path, capsys):
     assert 'train: ' in capsys.readouterr().out and not is_divided(settled(at(tmp_path/'new')))
     for training in (True, False): assert content(tmp_path/'new', training) == content(path, training)
 
+def three_splits_at(root: Path, labelled: bool = True) -> Path:
+    "YOLO with pictures for train, val and test; the last perhaps without labels."
+    for split, names in dict(train=['a.jpg', 'empty.jpg'], val=['b c.jpg', 'd.jpg'], test=['e.jpg']).items():
+        for name in names:
+            draw(root/'images'/split/name)
+            if split != 'test' or labelled:
+                put((root/'labels'/split/name).with_suffix('.txt'), yolo_rows(OBJECTS[name]))
+    places = ''.join(f'{split}: images/{split}\n' for split in ('train', 'val', 'test'))
+    put(root/'data.yaml', f'names: [cat, dog]\n{places}')
+    return root
+
+@pytest.mark.parametrize('kind', WRITERS)
+def test_a_test_split_is_converted(tmp_path, kind, capsys):
+    path, new = three_splits_at(tmp_path/'data'), tmp_path/'new'
+    assert command.main(['convert', str(path), '--to', kind, '--out', str(new)]) == 0
+    said = capsys.readouterr().out
+    assert 'test: 1 images with 2 objects' in said and 'not written' not in said
+    for training in (True, False): assert content(new, training) == content(path, training)
+    assert content(new, False, val_split='test') == content(path, False, val_split='test')
+    assert [*content(new, False)[1]] == ['b c.jpg', 'd.jpg'] # not of test, whatever the format calls the rest
+
+def test_what_is_not_converted_is_named(tmp_path, capsys):
+    "A test split without labels, and one of another name."
+    path, new = three_splits_at(tmp_path/'data', labelled=False), tmp_path/'new'
+    assert command.main(['convert', str(path), '--to', 'csv', '--out', str(new)]) == 0
+    said = capsys.readouterr().out
+    assert 'split test is not written' in said and 'none of 1 pictures has labels' in said
+    assert not (new/'test.csv').exists() and 'val: 2 images' in said
+    lists = tmp_path/'coco'/'annotations'
+    for split in ('train', 'val', 'holdout'):
+        draw(tmp_path/'coco'/split/'a.jpg')
+        put(lists/f'instances_{split}.json', json.dumps(coco_lists({'a.jpg': OBJECTS['a.jpg']})))
+    assert command.main(['convert', str(tmp_path/'coco'), '--to', 'yolo', '--out', str(tmp_path/'other')]) == 0
+    said = capsys.readouterr().out
+    assert 'split holdout is not written: only train, val and test are; --val_split holdout writes it as val' in said
+
+def test_lists_of_voc_that_tools_write_beside_test(tmp_path):
+    "train, val and test: the defaults mean the first two; with trainval, as VOC has it, that and test."
+    root = tmp_path/'voc'
+    for split, names in dict(train=['a.jpg'], val=['b c.jpg'], test=['d.jpg']).items():
+        for name in names:
+            draw(root/'JPEGImages'/name)
+            put((root/'Annotations'/name).with_suffix('.xml'), voc_xml(OBJECTS[name]))
+        put(root/'ImageSets'/'Main'/f'{split}.txt', ''.join(f'{Path(name).stem}\n' for name in names))
+    assert [[*content(root, training)[1]] for training in (True, False)] == [['a.jpg'], ['b c.jpg']]
+    assert other_splits(settled(at(root))) == ['test']
+    put(root/'ImageSets'/'Main'/'trainval.txt', 'a\nb c\n')
+    put(root/'ImageSets'/'Main'/'cat_train.txt', 'a 1\n')
+    assert [[*content(root, training)[1]] for training in (True, False)] == [['a.jpg', 'b c.jpg'], ['d.jpg']]
+    assert other_splits(settled(at(root))) == []
+
+def said_by_check(capsys, *words) -> tuple[int, str]:
+    status = command.main(['check', *map(str, words), '--picture', ''])
+    return status, capsys.readouterr().out
+
+def test_check_says_what_to_do_next(tmp_path, capsys):
+    "A plain `train PATH` fits its batch to the images, so six are enough; a batch that is asked for must fit."
+    path = three_splits_at(tmp_path/'my pictures')
+    status, said = said_by_check(capsys, path)
+    assert status == 0 and f'next: `ssd_nb data show "{path}"`' in said and f'`ssd_nb train "{path}"`' in said
+    status, said = said_by_check(capsys, path, '--batch_size', 16)
+    assert status == 1 and 'too few for a batch of 16' in said and 'give --batch_size 2 or less' in said
+    assert said.rstrip().endswith('check again') # nothing can be left out
+    put(path/'labels'/'train'/'a.txt', '0 .9 .5 .5 .1\n0 .5 .5 .1 .1\n')
+    status, said = said_by_check(capsys, path)
+    assert status == 1 and 'clip cuts it at the edge' in said and 'train without the faulty objects' in said
+    assert said_by_check(capsys, path, '--on_bad_data', 'clip')[0] == 0
+
+def test_background_is_called_useless_where_it_is(tmp_path, capsys):
+    path = three_splits_at(tmp_path/'data')
+    assert 'learnt as an image without objects' in said_by_check(capsys, path)[1]
+    said = said_by_check(capsys, path, '--class_loss', 'hard_negatives')[1]
+    assert 'teaches nothing with --class_loss hard_negatives' in said and 'learnt as an image' not in said
+
 def test_split_of_a_format_that_is_only_read(tmp_path, monkeypatch):
     path = flat_at(tmp_path/'flat')
     monkeypatch.delitem(WRITERS, 'voc')
@@ -265,13 +354,13 @@ LABELS = tuple(f'labels/{stem}.txt' for stem in ('a', 'b c', 'd', 'e'))
 BAD = {
     'no such path': ('yolo', elsewhere('nowhere'), 'nowhere', 'no such folder or file', 'check the path'),
     'auto without a path': ('yolo', lambda root: SSDConfig(dataset='auto'), 'dataset', 'auto', 'give --data PATH'),
-    'nothing known': ('voc', elsewhere('my photos'), 'photos', 'no annotations that are known',
+    'nothing known': ('voc', elsewhere('my photos'), 'photos', 'no annotations in a known format',
         '5 pictures', '--dataset'),
     'two formats': ('yolo', also('labels.json', '{"images": []}'),
         'could be coco or yolo', 'data.yaml names classes', '--dataset yolo'),
     'wrong format named': ('yolo', with_flags(dataset='csv'),
         'no CSV file of that split', 'train.csv', 'give the file itself'),
-    'yolo: not YAML': ('yolo', line('data.yaml', 3, 'names: [cat'), 'data.yaml: line', 'not YAML', 'mend the line'),
+    'yolo: not YAML': ('yolo', line('data.yaml', 3, 'names: [cat'), 'data.yaml: line', 'not YAML', 'fix the line'),
     'yolo: not UTF-8': ('yolo', raw('data.yaml', b'names: [cat]\ntrain: \xff\n'),
         'data.yaml: line 2', 'not UTF-8', 'save'),
     'yolo: names a word': ('yolo', also('data.yaml', 'names: cat\ntrain: images'),
@@ -288,10 +377,10 @@ BAD = {
     'yolo: empty folder': ('yolo', also('data.yaml', 'names: [cat, dog]\ntrain: labels'),
         'data.yaml', 'no pictures', 'correct the entry'),
     'yolo: a number for a folder': ('yolo', also('data.yaml', 'names: [cat, dog]\ntrain: [[1]]'),
-        'data.yaml', '[1] is no folder', 'images/train'),
+        'data.yaml', '[1] is not a folder', 'images/train'),
     'yolo: no labels': ('yolo', drop(*LABELS), 'data.yaml', 'none of 5 pictures has labels', 'move the labels there'),
     'yolo: pixels': ('yolo', line('labels/d.txt', 1, '0 30 20 40 30'),
-        'd.txt: line 1', '40 is no fraction', 'fractions'),
+        'd.txt: line 1', '40 is not a fraction', 'in pixels?', 'fractions'),
     'yolo: three numbers': ('yolo', line('labels/d.txt', 1, '0 .5 .5 .1'), 'd.txt: line 1', '3 numbers', 'centre x'),
     'yolo: a name for a class': ('yolo', line('labels/d.txt', 1, 'cat .5 .5 .1 .1'),
         'd.txt: line 1', "'cat' is no number", 'write class'),
@@ -303,11 +392,11 @@ BAD = {
         put(root/'l.txt', 'images/a.jpg\nimages/x.jpg')] and None,
         'l.txt: line 2', 'missing image', 'put the image there'),
     'csv: no heading': ('csv', line('all.csv', 1, 'a.jpg,80,60,cat,1,2,30,40'),
-        'no annotations that are known', 'CSV (filename', '--dataset'),
+        'no annotations in a known format', 'CSV (filename', '--dataset'),
     'csv: column missing': ('csv', line('all.csv', 1, 'filename,width,height,class,xmin,ymin,xmax'),
         'all.csv: line 1', 'no column ymax', 'it should be filename'),
     'csv: open quotes': ('csv', line('all.csv', 3, '"a.jpg,80,60,cat,1,2,3,4'),
-        'all.csv: line 3', 'not CSV', 'mend the'),
+        'all.csv: line 3', 'not CSV', 'fix the'),
     'csv: not UTF-8': ('csv', raw('all.csv', csv_table().encode() + b'\xff.jpg,80,60,cat,1,2,3,4\r\n'),
         'all.csv: line 9', 'not UTF-8', 'save'),
     'csv: short row': ('csv', line('all.csv', 2, 'a.jpg,80,60,cat,1,2,3'),
@@ -329,7 +418,7 @@ BAD = {
         'my labels', 'no picture of their names', 'put the pictures beside them'),
     'flat: two folders of XML': ('voc', also('more/x.xml', '<annotation/>'),
         'several folders', 'more, my labels', 'give one of them as --data'),
-    'flat: not XML': ('voc', also('my labels/a.xml', '<annotation><object>'), 'a.xml', 'not XML', 'mend the file'),
+    'flat: not XML': ('voc', also('my labels/a.xml', '<annotation><object>'), 'a.xml', 'not XML', 'fix the file'),
     'roboflow: only a test split': ('roboflow', lambda root: (root/'train').rename(root/'test') and None,
         'no such split', 'there is test', '--train_split'),
     'roboflow: the heading counted': ('roboflow', with_flags(class_num=4),

@@ -81,12 +81,12 @@ def test_files_and_lines_of_the_command(checkpoint, cfg, tmp_path):
     assert 'NMS with areas a pixel larger' in done.stdout
     for name in RULES:
         folder = tmp_path/'out'/name
-        pictures, numbers = ('curves.png', 'detections.png', 'review.png'), ('predictions.json', 'report.json')
+        pictures, numbers = ('precision.png', 'detections.png', 'review.png'), ('predictions.json', 'report.json')
         assert {p.name for p in folder.iterdir()} == {*pictures, *numbers}
         report = json.loads((folder/'report.json').read_text(encoding='utf-8'))
         assert report['protocol'] == name and report['rules']['min_score'] == RULES[name].min_score
         assert report['images'] == 11 and set(report['voc']) <= set(report['per_class'])
-        for picture in ('curves', 'review'):
+        for picture in ('precision', 'review'):
             assert np.asarray(Image.open(folder/f'{picture}.png').convert('L')).std() > 10
 
 def averages(text):
@@ -114,6 +114,34 @@ def test_mistakes_end_in_a_sentence(checkpoint, args, message, tmp_path, capsys)
     files = ['--checkpoint_path', str(checkpoint), '--output_dir', str(tmp_path/'out')]
     with pytest.raises(SystemExit) as e: main([*files, *args])
     assert e.value.code == 2 and message in capsys.readouterr().err and not (tmp_path/'out').exists()
+
+def test_a_run_by_its_folder(cfg, lively, tmp_path, capsys):
+    "The last state is taken and named, and the best one beside it; other pictures have a folder with their name."
+    run = tmp_path/'pets-001'
+    for name, epoch in (('last', 16), ('best', 12)):
+        save(run/f'{name}.safetensors', lively, cfg, epoch=epoch, best=.7)
+    for name in ('metrics.csv', 'report.json', 'predictions.json', 'curves.png'): (run/name).write_text('own')
+    main([str(run)])
+    said = capsys.readouterr().out
+    assert f'{run}/last.safetensors, after epoch 16' in said and f'0.700: {run}/best.safetensors' in said
+    holidays = write_shapes(tmp_path/'holidays', train=1, val=2)
+    main([str(run), str(holidays)])
+    main([str(holidays), '--checkpoint_path', f'{run}/best.safetensors'])
+    assert f'{run}/best.safetensors, after epoch 12' in capsys.readouterr().out
+    folders = {p.parent.name: json.loads(p.read_text()) for p in run.glob('*/report.json')}
+    assert {name: report['images'] for name, report in folders.items()} == {
+        'eval-001': 11, 'eval-holidays-001': 2, 'eval-holidays-002': 2}
+    for name in ('metrics.csv', 'report.json', 'predictions.json', 'curves.png'): assert (run/name).read_text() == 'own'
+
+@pytest.mark.parametrize('name', ['metrics.csv', 'report.json', 'standard/predictions.json'])
+def test_nothing_is_replaced(name, checkpoint, tmp_path, capsys):
+    (tmp_path/'out'/'standard').mkdir(parents=True)
+    (tmp_path/'out'/name).write_text('own')
+    before = sorted(tmp_path.rglob('*'))
+    words = [str(checkpoint), '--output_dir', str(tmp_path/'out'), '--protocol', 'both']
+    with pytest.raises(SystemExit): main(words)
+    assert 'already, and nothing is replaced; name a new folder' in capsys.readouterr().err
+    assert sorted(tmp_path.rglob('*')) == before and (tmp_path/'out'/name).read_text() == 'own'
 
 @pytest.mark.parametrize('found', ['all', 'nothing'])
 def test_pictures_of_extreme_detectors(cfg, found):

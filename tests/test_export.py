@@ -109,7 +109,7 @@ tiny = torch.hub.load({root!r}, 'tiny', source='local', checkpoint={checkpoint!r
 with torch.inference_mode(): mine = tiny(torch.from_numpy(np.load({images!r})))[1].numpy()
 found = torch.hub.load({root!r}, 'detector', source='local', checkpoint={checkpoint!r})
 parameters = sum(p.numel() for p in net.parameters())
-print(json.dumps([list(locs.shape), list(logits.shape), mine.sum().item(), parameters, list(found.names)]))
+print(json.dumps([list(locs.shape), list(logits.shape), mine.sum().item(), parameters, list(found.classes)]))
 '''
 
 def test_torch_hub(checkpoint, session, tmp_path):

@@ -51,6 +51,23 @@ def test_loss_and_gradients_are_those_of_the_specification(backend, name, matche
     expected = batch_gradients(*arrays, labels, cfg)
     for found, known in zip(gradients, expected): assert np.allclose(found, known, atol=1e-5)
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_what_an_image_without_objects_teaches(backend, name):
+    "Under the focal loss its boxes learn to be background. Hard negatives of no matched box are none: it is silent."
+    (arrays, labels), cfg = batch_of(3), CONFIGS[name]
+    assert (labels[:2] > 0).any(1).all() and not labels[2].any()
+    loss, by_locs, by_logits = ANSWERS[backend](arrays, labels, cfg)
+    company = ANSWERS[backend]([a[:2] for a in arrays], labels[:2], cfg)[0]
+    lonely = ANSWERS[backend]([a[2:] for a in arrays], labels[2:], cfg)
+    assert not by_locs[2].any()
+    if cfg.class_loss == 'focal':
+        assert (np.abs(by_logits[2]).sum(-1) > 0).all() and loss > company and lonely[0] > 0
+        return
+    assert not by_logits[2].any() and np.isclose(loss, company, rtol=1e-6)
+    assert lonely[0] == 0 and not any(gradient.any() for gradient in lonely[1:])
+    known = batch_gradients(*[a[2:] for a in arrays], labels[2:], cfg)
+    assert batch_loss(*[a[2:] for a in arrays], labels[2:], cfg) == 0 and not any(g.any() for g in known)
+
 @pytest.mark.parametrize('ratio', [0., .4, 1., 3., 50.])
 def test_of_equal_negatives_the_first_are_chosen(backend, ratio):
     "Few values and many ties, zeros among them: the gradients say who was chosen."

@@ -4,9 +4,11 @@ import numpy as np, pytest
 pytest.importorskip('onnxruntime', reason='needs the extra export')
 from conftest import FRAMEWORKS
 from ssd_nb.backends.session import StateError, make_session
+from ssd_nb.checkpoint import save
 from ssd_nb.config import PRESETS, SSDConfig
+from ssd_nb.detector import detect, load_detector
 from ssd_nb.errors import ConfigError
-from ssd_nb.networks.table import parameters
+from ssd_nb.networks.table import initial_state, parameters
 
 @pytest.mark.skipif('torch' not in FRAMEWORKS, reason='needs torch')
 @pytest.mark.parametrize('name', PRESETS)
@@ -43,3 +45,13 @@ def test_state_and_file(tmp_path):
     run = onnxruntime.InferenceSession(str(tmp_path/'a.onnx'), providers=['CPUExecutionProvider'])
     for a, b, c in zip(session.predict(images), other.predict(images), run.run(None, {'images': images})):
         assert np.array_equal(a, b) and np.allclose(a, c, atol=1e-5)
+
+def test_detect_takes_it(tmp_path):
+    "A checkpoint of another backend, answered by this one."
+    cfg = SSDConfig.preset('tiny', device='cpu')
+    save(tmp_path/'net.safetensors', initial_state(cfg), cfg)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    detector = load_detector(tmp_path/'net.safetensors', backend='onnx', min_score=.01)
+    found, = detect(image, tmp_path/'net.safetensors', backend='onnx', min_score=.01)
+    assert type(detector.session).__name__ == 'OnnxAnswers' and len(found)
+    assert np.array_equal(found.boxes, detector(image)[0].boxes)

@@ -17,12 +17,12 @@ from ssd_nb.errors import ConfigError, DataError, UserError
 from ssd_nb.data.dataset import open_dataset
 from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
-from ssd_nb.detector import detect, image_files, load_detector, names_and_ids, square
+from ssd_nb.detector import detect, image_files, load_detector, classes_and_ids, square
 from ssd_nb.images import pixels
-from ssd_nb.predict import detect_files, main, number_images, predict
+from ssd_nb.predict import detect_files, main, number_images, picture_paths, predict
 from ssd_nb.learning.drawings import CLASSES
 from ssd_nb.learning.shapes import write_shapes
-from ssd_nb.video import frames_of, opened
+from ssd_nb.video import film_targets, frames_of, opened
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -86,7 +86,7 @@ def test_pixels_are_those_of_evaluation(sample_data):
 def test_coco_names(sample_data):
     dataset = open_dataset(SSDConfig(coco_root=str(sample_data('coco-tiny'))), training=False)
     assert COCO_CLASSES == dataset.classes and COCO_IDS == dataset.category_ids
-    assert names_and_ids(SSDConfig(), {}) == (COCO_CLASSES, COCO_IDS)
+    assert classes_and_ids(SSDConfig(), {}) == (COCO_CLASSES, COCO_IDS)
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(['a', '7', '007', 'b.c', '8', 'photo 1']), min_size=1, unique=True),
@@ -265,9 +265,16 @@ def test_what_detect_takes(checkpoint, tmp_path):
         with pytest.raises(UserError): detect(wrong, detector)
     with pytest.raises(ConfigError, match='made already'): detect(folder/'a.png', detector, min_score=.1)
     found, = ssd_nb.detect(folder/'a.png', checkpoint, min_score=.02)
-    assert found.names == CLASSES and found.size == (60, 60) and found._repr_png_()[:4] == b'\x89PNG'
+    assert found.names == ('background', *CLASSES) and found.size == (60, 60) and found._repr_png_()[:4] == b'\x89PNG'
     assert found.image == folder/'a.png' and len(found.crop()) == len(found) and 'score' in str(found)
     with pytest.raises(AttributeError, match='detekt'): _ = ssd_nb.detekt
+
+def test_the_name_of_a_label_is_at_its_place(checkpoint):
+    "Labels count from 1; `names` begins with the background, so that nobody is off by one."
+    found, = detect(np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8), checkpoint, min_score=.02)
+    names = [found.names[label] for label in found.labels]
+    assert names == [CLASSES[label - 1] for label in found.labels] == [found.called(label) for label in found.labels]
+    assert names == [line.split()[0] for line in str(found).splitlines()[1:]] and len(names)
 
 SCRIPT = '''
 import ssd_nb
@@ -292,6 +299,37 @@ def test_mistakes_end_in_a_sentence(args, message, tmp_path):
     env = {**os.environ, 'PYTHONPATH': str(Path(__file__).parents[1])}
     done = command('predict', *args, status=2, cwd=tmp_path, env=env)
     assert message in done.stderr and [p.name for p in tmp_path.iterdir()] == ['file.txt']
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    "A run folder, as a training leaves it."
+    folder = tmp_path/'pets-001'
+    folder.mkdir()
+    (folder/'last.safetensors').write_bytes(checkpoint.read_bytes())
+    for name in ('metrics.csv', 'predictions.json'): (folder/name).write_text('own')
+    return folder
+
+def test_a_run_comes_first_as_for_eval(run, inputs, tmp_path, capsys):
+    main([str(run), str(inputs/'mixed'/'a.png'), '--output_dir', str(tmp_path/'out')])
+    said = capsys.readouterr().out
+    assert said.startswith(f'weights: {run}/last.safetensors') and '1 image, ' in said
+    main([str(inputs/'net.safetensors'), str(inputs/'mixed'/'a.png'), '--output_dir', str(tmp_path/'out')])
+    assert '1 image, ' in capsys.readouterr().out
+    with pytest.raises(SystemExit): main([str(run)])
+    assert 'images: which? name pictures' in capsys.readouterr().err
+
+def test_a_run_keeps_its_files(run, inputs, capsys):
+    before = sorted(run.iterdir())
+    with pytest.raises(SystemExit): main([str(run), str(inputs/'mixed'), '--output_dir', str(run)])
+    assert 'holds a training run already' in capsys.readouterr().err and sorted(run.iterdir()) == before
+    assert (run/'predictions.json').read_text() == 'own'
+
+def test_no_picture_takes_the_name_of_another_file(tmp_path):
+    paths = [tmp_path/name for name in ('a.png', 'a.jpg', 'a-2.png', 'demo.png', 'classes.jpg')]
+    names = [p.name for p in picture_paths(paths, tmp_path/'out', taken=('demo', 'classes')).values()]
+    assert names == ['a.png', 'a-2.png', 'a-2-2.png', 'demo-2.png', 'classes-2.png']
+    films = film_targets([Path('a/pan.mp4'), Path('b/pan.mp4'), Path('pan-2.avi')], tmp_path)
+    assert [p.name for p in films.values()] == ['pan.mp4', 'pan-2.mp4', 'pan-2-2.mp4']
 
 def test_a_run_is_not_taken_for_pictures(checkpoint):
     (checkpoint.parent/'metrics.csv').touch()

@@ -51,3 +51,30 @@ def test_every_requirement_is_pinned():
     lines = (ROOT/'constraints.txt').read_text(encoding='utf-8').splitlines()
     pinned = {line.split('==')[0].lower() for line in lines if '==' in line and not line.startswith('#')}
     assert wanted == pinned
+
+def test_readme_comes_to_the_book_within_two_screens():
+    "Lines of 100 characters, and 15 lines for a picture."
+    lines = (ROOT/'README.md').read_text(encoding='utf-8').split('\n## The book')[0].splitlines()
+    heights = [15 if line.startswith('![') else max(1, -(-len(line)//100)) for line in lines]
+    assert sum(heights) <= 80
+
+def settings_of(tool: str) -> list[str]:
+    "The lines of `pyproject.toml` that are a tool's."
+    sections = re.split(r'^(?=\[)', (ROOT/'pyproject.toml').read_text(encoding='utf-8'), flags=re.M)
+    found = [part for part in sections if re.match(rf'\[+tool\.{tool}\b', part)]
+    return [line for part in found for line in part.splitlines() if line.strip()]
+
+def test_few_rules_for_names_and_types_and_no_module_is_exempt():
+    ruff, mypy = settings_of('ruff'), settings_of('mypy')
+    assert len(ruff + mypy) <= 15 and not [line for line in mypy if 'overrides' in line or 'ignore_errors' in line]
+
+@pytest.mark.parametrize('words', ['ruff check ssd_nb tests book scripts', 'mypy'])
+def test_names_and_types_are_clean(words):
+    done = subprocess.run([sys.executable, '-m', *words.split()], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+def test_few_complaints_are_silenced_and_each_by_its_name():
+    "Where a framework's own hints are wrong, or a class does on purpose what its parent does not."
+    lines = [line for p in sorted((ROOT/'ssd_nb').rglob('*.py')) for line in p.read_text(encoding='utf-8').splitlines()]
+    silenced = [line for line in lines if 'type: ignore' in line or 'noqa' in line]
+    assert len(silenced) <= 8 and all(re.search(r'# type: ignore\[[a-z-]+\]|# noqa: \w', line) for line in silenced)

@@ -15,8 +15,8 @@ def script(monkeypatch):
     return runpy.run_path(str(SCRIPT))
 
 def test_every_start_is_a_configuration(script):
-    for flags in script['STARTS'].values():
-        line = [*script['SAME'].split(), '--voc_root', 'BCCD', *flags.split()]
+    for flags, rate in script['STARTS'].values():
+        line = [*script['SAME'].split(), '--voc_root', 'BCCD', *flags.split(), '--lr', rate]
         cfg = config_from_args(train_parser().parse_args(line))
         assert cfg.network == 'mobilenet_v2_openimages' and cfg.class_num == 4 and not cfg.run_eval
 

@@ -1,5 +1,5 @@
 "Published weights: the same answers as by the program that they were made for, by name in every command."
-import hashlib, importlib.util, json, os, pickle, shutil, zipfile
+import hashlib, importlib.util, json, os, pickle, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import numpy as np, pytest
 from conftest import BACKEND, FRAMEWORKS, command
@@ -140,7 +140,16 @@ def test_commands_take_the_name(file, tmp_path):
     scenes = write_shapes(tmp_path/'shapes', train=1, val=2)
     looking = ['--checkpoint_path', NAME, '--backend', BACKEND, '--device', 'cpu', '--output_dir', tmp_path/'out']
     assert '2 images' in command('predict', scenes/'val', *looking, env=env).stdout
-    assert load_detector(NAME, backend=BACKEND, device='cpu').names[0] == 'Bicycle'
+    assert load_detector(NAME, backend=BACKEND, device='cpu').classes[0] == 'Bicycle'
+
+def test_the_example_of_the_readme(file):
+    pytest.importorskip('skimage', reason='needs the extra demo')
+    text = (Path(__file__).parents[1]/'README.md').read_text(encoding='utf-8')
+    code, said = re.search(r'```python\n(.+?)```\n+((?: {4}.*\n)+)', text, re.DOTALL).groups()
+    line = [sys.executable, '-c', code]
+    done = subprocess.run(line, env=dict(os.environ, SSD_NB_CACHE=str(file.parent)), capture_output=True, text=True)
+    (name, *numbers), (same, *others) = (t.splitlines()[1].split() for t in (done.stdout, said))
+    assert name == same and np.allclose([float(x) for x in numbers], [float(x) for x in others], atol=.2), done.stderr
 
 SEEN = ( # file, class, score, and x, y, width, height in pixels
     ('astronaut.png', 'Person', .5835, 15.75, 14.57, 347.90, 495.18),
@@ -283,7 +292,7 @@ def test_a_detector_of_torchvision_is_a_checkpoint_like_any_other(oracle, publis
     command('weights', 'convert', path, tmp_path/'lite.safetensors')
     assert weights.load(tmp_path/'lite.safetensors')[1:] == (cfg, about)
     detector = load_detector(path, backend=BACKEND, device='cpu')
-    assert detector.names[89] == 'toothbrush' and detector.category_ids == tuple(range(1, 91))
+    assert detector.classes[89] == 'toothbrush' and detector.category_ids == tuple(range(1, 91))
     said = command('weights', 'show', path).stdout
     assert "torchvision's ssdlite320" in said and '90: person' in said
 

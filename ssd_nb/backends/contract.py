@@ -14,20 +14,19 @@ from ..data.loader import Batch
 from ..boxes.default_boxes import default_boxes
 from ..boxes.matching import match_and_encode
 from ..learning.losses import batch_gradients, batch_loss
-from .session import (
-    AVERAGED, EMA, MOMENTUM, SCALER, Session, StateError, average_decay, for_inference, learnt, make_session, moving)
+from .session import MOMENTUM, Session, StateError, make_session
 
 # %% auto #0
-__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'check_state_names', 'check_start', 'check_predict', 'known_answers',
-           'check_order', 'check_place', 'check_loss', 'check_momentum', 'check_decay', 'check_scale', 'check_transfer',
-           'check_return', 'check_refusal', 'check_session', 'check_skip', 'check_frozen', 'check_average',
-           'check_half', 'check_options']
+__all__ = ['SMALL', 'Maker', 'random_batch', 'maker', 'assert_close', 'check_state_names', 'check_start', 'check_predict',
+           'known_answers', 'check_order', 'check_place', 'check_loss', 'takes_gradient', 'check_momentum',
+           'check_decay', 'check_scale', 'check_transfer', 'check_return', 'check_refusal', 'check_session']
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-013
 SMALL = SSDConfig.preset( # compiled and trained in moments
     'tiny', image_shape=(64, 64), class_num=4, loss_scale=64., stem_channels=8, features_1=((1, 8, 1, 2), (2, 8, 2, 2)),
     features_2=((2, 16, 1, 2),), last_channels=32, extra_channels=(), extra_ratios=(), aspect_ratios=((2,), (2, 3)))
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #random-batch
 def random_batch(cfg: SSDConfig, # the numbers
                  size: int, # images
                  seed: int = 0, # of everything in it
@@ -52,7 +51,12 @@ def maker(backend: str | Maker, # a backend's name, or what makes sessions
     "What the checks call to get a session: a class, a function, or the backend of that name."
     return backend if callable(backend) else partial(make_session, backend, device='cpu')
 
-def _close(a: np.ndarray | float, b: np.ndarray | float, tolerance: float, what: str) -> None:
+# %% ../../nbs/7_frameworks/02_contract.ipynb #close
+def assert_close(a: np.ndarray | float, # found
+                 b: np.ndarray | float, # expected
+                 tolerance: float, # in units of the largest value
+                 what: str, # it is, in the message
+                ) -> None:
     "Equal relative to the largest value."
     worst = np.abs(np.asarray(a, np.float64) - b).max()/max(np.abs(b).max(), 1e-12)
     assert worst <= tolerance, f'{what}: differs by {worst:.1e} of its largest value'
@@ -67,6 +71,7 @@ def check_state_names(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -
         assert value.dtype == np.float32 and value.shape == tuple(p.shape), f'{p.name}: not float32 {p.shape}'
         assert np.array_equal(value, again[p.name]), f'{p.name}: the same seed gives the same weights'
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #start
 def check_start(make: Maker, cfg: SSDConfig) -> None:
     "A network of the rows starts from `initial_state`."
     state = make(cfg, training=False).get_state()
@@ -81,8 +86,8 @@ def check_predict(make: Maker, cfg: SSDConfig) -> None:
     assert locs.shape == (3, cfg.num_boxes, 4) and logits.shape == (3, cfg.num_boxes, cfg.class_num), 'shapes'
     assert locs.dtype == logits.dtype == np.float32, 'answers are float32'
     normalised = ((images/255. - cfg.pixel_mean)/cfg.pixel_std).astype(np.float32)
-    _close(session.predict(normalised)[1], logits, 1e-4, 'normalised images')
-    _close(session.predict(images[1:2])[1], logits[1:2], 1e-4, 'an image alone')
+    assert_close(session.predict(normalised)[1], logits, 1e-4, 'normalised images')
+    assert_close(session.predict(images[1:2])[1], logits[1:2], 1e-4, 'an image alone')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #known
 def _repeated(biases: list[np.ndarray], width: int, cfg: SSDConfig) -> np.ndarray: # [N, width]
@@ -90,6 +95,7 @@ def _repeated(biases: list[np.ndarray], width: int, cfg: SSDConfig) -> np.ndarra
     cells = [m.size[0]*m.size[1] for m in cfg.maps] if len(biases) == len(cfg.maps) else [1] # one head for all boxes
     return np.concatenate([np.tile(b.reshape(-1, width), (n, 1)) for b, n in zip(biases, cells)])
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #known-answers
 def known_answers(state: dict[str, np.ndarray], # of a session
                   cfg: SSDConfig, # its network
                   draw: Callable[[int], np.ndarray], # gives so many biases
@@ -106,6 +112,7 @@ def known_answers(state: dict[str, np.ndarray], # of a session
         answers.append(_repeated(biases, width, cfg))
     return known, answers[0], answers[1]
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #order
 def check_order(make: Maker, cfg: SSDConfig) -> None:
     "Every box gets its own answers: map, row, column, shape, then coordinate or class."
     session, images = make(cfg, training=False), random_batch(cfg, 2).images
@@ -137,12 +144,12 @@ def check_loss(make: Maker, cfg: SSDConfig) -> None:
         state, *answers = known_answers(session.get_state(), cfg, rng.standard_normal)
         session.set_state(state)
         known: tuple = *(np.tile(a, (4, 1, 1)) for a in answers), batch.locs, batch.labels, asked
-        _close(float(session.train_step(batch, 0.)), batch_loss(*known), 1e-4, f'the loss at {values}')
+        assert_close(float(session.train_step(batch, 0.)), batch_loss(*known), 1e-4, f'the loss at {values}')
         for part, by_answer in zip(('locs', 'logits'), batch_gradients(*known)):
             momenta = session.get_state().items()
             biases = [v for name, v in momenta if name.startswith(MOMENTUM + part) and name.endswith('.bias')]
             found = np.concatenate([v.reshape(-1, by_answer.shape[2]) for v in biases]).sum(0)
-            _close(found, by_answer.sum((0, 1)), 1e-4, f'gradients by {part} at {values}')
+            assert_close(found, by_answer.sum((0, 1)), 1e-4, f'gradients by {part} at {values}')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-018
 def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np.ndarray]]:
@@ -154,10 +161,14 @@ def _steps(make: Maker, cfg: SSDConfig, rates: list[float]) -> list[dict[str, np
         states.append(session.get_state())
     return states
 
-def _learns(p: Parameter, v: np.ndarray) -> bool: # v: its momentum
+# %% ../../nbs/7_frameworks/02_contract.ipynb #takes-gradient
+def takes_gradient(p: Parameter, # that is learnt
+                   v: np.ndarray, # its momentum after a step
+                  ) -> bool:
     "Whether it has got a gradient; a location head may have no object to learn."
     return bool(v.any()) or p.name.startswith('locs')
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #momentum
 def check_momentum(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
     "Momentum, learning rate and batch-norm statistics, read off two steps."
     still, moved, more = _steps(make, cfg, [0., .1])
@@ -168,9 +179,9 @@ def check_momentum(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> N
         v = MOMENTUM + p.name
         assert np.array_equal(moved[p.name], still[p.name]), f'{p.name}: a rate of 0 changes nothing'
         assert not still[v].any(), f'{v}: starts at 0'
-        assert _learns(p, moved[v]), f'{v}: takes the gradient'
-        _close(more[v], (1 + cfg.momentum)*moved[v], 1e-4, f'{v} after the same gradient again')
-        _close(more[p.name], moved[p.name] - .1*more[v], 1e-5, f'{p.name} after a step')
+        assert takes_gradient(p, moved[v]), f'{v}: takes the gradient'
+        assert_close(more[v], (1 + cfg.momentum)*moved[v], 1e-4, f'{v} after the same gradient again')
+        assert_close(more[p.name], moved[p.name] - .1*more[v], 1e-5, f'{p.name} after a step')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #decay
 def check_decay(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
@@ -179,14 +190,15 @@ def check_decay(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None
     plain = _steps(make, cfg.replace(weight_decay=0.), [0.])[1]
     for p in table:
         v = MOMENTUM + p.name
-        if p.trainable: _close(decayed[v], plain[v] + .5*still[p.name]*p.decays, 1e-4, f'{v}: weight decay')
+        if p.trainable: assert_close(decayed[v], plain[v] + .5*still[p.name]*p.decays, 1e-4, f'{v}: weight decay')
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #scale
 def check_scale(make: Maker, cfg: SSDConfig, table: Sequence[Parameter]) -> None:
     "The loss scale leaves the gradient as it is."
     scaled, plain = (_steps(make, cfg.replace(loss_scale=s), [0.])[1] for s in (64., 1.))
     for p in table:
         v = MOMENTUM + p.name
-        if p.trainable: _close(plain[v], scaled[v], 1e-3, f'{v}: the loss scale cancels')
+        if p.trainable: assert_close(plain[v], scaled[v], 1e-3, f'{v}: the loss scale cancels')
 
 # %% ../../nbs/7_frameworks/02_contract.ipynb #cell-020
 def check_transfer(make: Maker, cfg: SSDConfig) -> None:
@@ -198,6 +210,7 @@ def check_transfer(make: Maker, cfg: SSDConfig) -> None:
     after = two.get_state()
     for key, value in one.get_state().items(): assert np.array_equal(value, after[key]), f'{key}: the same state'
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #return
 def check_return(make: Maker, cfg: SSDConfig) -> None:
     "A session that has worked on goes back to an earlier state."
     session, batch = make(cfg), random_batch(cfg, 4)
@@ -224,6 +237,7 @@ def check_refusal(make: Maker, cfg: SSDConfig) -> None:
     momentum = [v for k, v in session.get_state().items() if k.startswith(MOMENTUM)]
     assert not any(v.any() for v in momentum), 'absent momentum starts at 0'
 
+# %% ../../nbs/7_frameworks/02_contract.ipynb #session
 def check_session(backend: str | Maker, # a backend's name, or what makes sessions
                   cfg: SSDConfig = SMALL, # its network
                   table: Sequence[Parameter] | None = None, # its parameters; none takes those of the rows
@@ -235,64 +249,3 @@ def check_session(backend: str | Maker, # a backend's name, or what makes sessio
     for of_table in (check_state_names, check_momentum, check_decay, check_scale): of_table(make, cfg, table)
     for check in (*rows, check_predict, check_order, check_loss): check(make, cfg)
     for check in (check_transfer, check_return, check_refusal): check(make, cfg)
-
-# %% ../../nbs/7_frameworks/02_contract.ipynb #cell-030
-def _overflowing(cfg: SSDConfig) -> Batch:
-    "A batch whose loss is not a number."
-    batch = random_batch(cfg, 4, seed=1)
-    batch.locs[batch.labels > 0] = np.nan
-    return batch
-
-def _after(session: Session, batches: list[Batch]) -> dict[str, np.ndarray]:
-    "The state after one step on each batch."
-    for batch in batches: session.train_step(batch, .01)
-    return session.get_state()
-
-def check_skip(make: Maker, cfg: SSDConfig) -> None:
-    "A step that overflows changes nothing but the scaler; a dynamic scale is halved, and doubled after good steps."
-    good, bad = random_batch(cfg, 4), _overflowing(cfg)
-    for dynamic, halved in ((False, 64), (True, 32)):
-        session = make(cfg.replace(dynamic_loss_scale=dynamic, loss_scale=64., loss_scale_window=2))
-        before, after, later = (_after(session, batches) for batches in ([good], [bad], [good, good]))
-        for key in set(before) - {SCALER}:
-            assert np.array_equal(before[key], after[key]), f'{key}: a skipped step changes nothing'
-        assert after[SCALER].tolist() == [halved, 0, 1], f'scaler after an overflow: {after[SCALER]}'
-        assert later[SCALER][0] == 64, 'the scale after two good steps'
-        assert all(np.isfinite(value).all() for value in later.values()), 'good steps follow'
-
-# %% ../../nbs/7_frameworks/02_contract.ipynb #frozen
-def check_frozen(make: Maker, cfg: SSDConfig) -> None:
-    "The backbone stands still, the rest learns."
-    cfg = cfg.replace(freeze_layer='backbone')
-    first, after = initial_state(cfg), _after(make(cfg), [random_batch(cfg, 4)]*2)
-    changing = {p.name for p in learnt(cfg) + moving(cfg)}
-    for name in set(first) - changing: assert np.array_equal(first[name], after[name]), f'{name}: frozen'
-    for p in learnt(cfg): assert _learns(p, after[MOMENTUM + p.name]), f'{p.name}: learns'
-    with_momentum = {k.removeprefix(MOMENTUM) for k in after if k.startswith(MOMENTUM)}
-    assert with_momentum == {p.name for p in learnt(cfg)}, 'momentum of what is learnt, and of nothing else'
-
-# %% ../../nbs/7_frameworks/02_contract.ipynb #cell-031
-def check_average(make: Maker, cfg: SSDConfig) -> None:
-    "Moving averages follow the weights; a session for inference takes them."
-    cfg, batch = cfg.replace(ema=.75), random_batch(cfg, 4)
-    first, after = initial_state(cfg), _after(make(cfg), [batch, _overflowing(cfg)])
-    start = average_decay(cfg.ema, 0) # in the first step
-    for key in first: _close(after[EMA + key], start*first[key] + (1 - start)*after[key], 1e-5, f'{EMA}{key}')
-    assert after[AVERAGED] == [1], 'one good step was averaged'
-    one, two = (make(cfg, training=False) for _ in range(2))
-    one.set_state(after)
-    two.set_state(for_inference(after))
-    assert np.array_equal(one.predict(batch.images)[1], two.predict(batch.images)[1]), 'inference takes the averages'
-
-def check_half(make: Maker, cfg: SSDConfig) -> None:
-    "bf16 is near float32 and is not float32; the state stays float32."
-    batch, half = random_batch(cfg, 4), make(cfg.replace(amp='bf16'))
-    exact, rounded = (float(session.train_step(batch, .01)) for session in (make(cfg), half))
-    assert 0 < abs(rounded/exact - 1) < .03, f'bf16 gives {rounded}, float32 {exact}'
-    assert all(v.dtype == np.float32 for v in half.get_state().values()), 'the state stays float32'
-
-def check_options(backend: str | Maker, # a backend's name, or what makes sessions
-                  cfg: SSDConfig = SMALL, # its network
-                 ) -> None:
-    "The options of a step as assertions: skipped steps, frozen layers, moving averages, half precision."
-    for check in (check_skip, check_frozen, check_average, check_half): check(maker(backend), cfg)

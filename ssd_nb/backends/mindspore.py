@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Callable
 import numpy as np
 from .mindspore_devices import MindSporeGroup, cap_instruction_set, mindspore_device
 import mindspore as ms
@@ -108,11 +109,15 @@ def put(parameters: dict[str, Parameter], values: dict[str, np.ndarray]) -> None
 # %% ../../nbs/7_frameworks/09_mindspore.ipynb #session-2
 class MindSporeLearner(MindSporePredictor):
     "A predictor that takes steps."
+    memory: Memory # only for training
+    step: Callable # only for training
+
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
         super().__init__(cfg, training=training, device=device)
-        self.memory = Memory(cfg, self.tensors) if training else None
-        self.step = ms.jit(TrainStep(cfg, self.memory).construct) if training else None
         self.settled = True
+        if training:
+            self.memory = Memory(cfg, self.tensors)
+            self.step = ms.jit(TrainStep(cfg, self.memory).construct)
 
     def train_step(self, batch: Batch, lr: float) -> Tensor: # the loss before it
         self.settled = False
@@ -129,8 +134,9 @@ class MindSporeSession(MindSporeLearner):
     "A `Session` on a MindSpore device."
     def get_state(self) -> dict[str, np.ndarray]:
         self.settle()
-        state, memory = {name: p.asnumpy().copy() for name, p in self.tensors.items()}, self.memory
+        state = {name: p.asnumpy().copy() for name, p in self.tensors.items()}
         if not self.training: return state
+        memory = self.memory
         momenta = {MOMENTUM + name: p.asnumpy().copy() for name, p in memory.momenta.items()}
         about = {SCALER: memory.scaler.asnumpy().copy()}
         if not self.cfg.ema: return state | momenta | about

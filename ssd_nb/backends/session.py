@@ -51,6 +51,7 @@ def _framework(name: str) -> ModuleType:
     extra = 'export' if name == 'onnx' else name # of pip
     return optional(f'ssd_nb.backends.{name}', extra, f'the {name} backend')
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #make-session
 def make_session(name: str, # 'torch' or 'mindspore'
                  cfg: SSDConfig, # the numbers
                  *,
@@ -81,11 +82,13 @@ def watch(norms: dict[str, Any], # batch norms by the name of their layer: modul
 class StateError(UserError, ValueError):
     "A state that does not fit the network; the message lists every misfit."
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #prefixes
 MOMENTUM = 'momentum.' # prefix of the optimiser's arrays
 EMA = 'ema.' # prefix of the moving averages
 SCALER = 'scaler' # three numbers: the loss scale, steps since it changed, steps that were skipped
 AVERAGED = 'averaged' # one number: steps that the moving averages have followed
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #allowed
 def allowed_arrays(cfg: SSDConfig, # of the network
                   ) -> dict[str, tuple[int, ...]]: # name to shape
     "Everything that a state may hold."
@@ -95,6 +98,7 @@ def allowed_arrays(cfg: SSDConfig, # of the network
         if p.trainable: shapes[MOMENTUM + p.name] = tuple(p.shape)
     return shapes
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #misfit
 def _misfit(name: str, value: np.ndarray, shapes: dict[str, tuple[int, ...]]) -> str: # empty if it fits
     "What is wrong with an array of a state."
     if name not in shapes: return f'unknown {name} {list(value.shape)}'
@@ -102,6 +106,7 @@ def _misfit(name: str, value: np.ndarray, shapes: dict[str, tuple[int, ...]]) ->
     if not np.isfinite(value).all(): return f'{name} holds values that are not finite'
     return ''
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #check-state
 def check_state(state: dict[str, np.ndarray], # canonical name to array
                 cfg: SSDConfig, # of the network that shall take it
                ) -> None:
@@ -119,6 +124,7 @@ def frozen(part: str, # of the network: backbone, neck or head
     "Whether that part stays as it is."
     return part == cfg.freeze_layer
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #learnt
 def learnt(cfg: SSDConfig) -> list[Parameter]:
     "The parameters that a step changes by gradient descent."
     return [p for p in parameters(cfg) if p.trainable and not frozen(p.part, cfg)]
@@ -136,6 +142,7 @@ def average_decay(ema: float, # in the end
     "What the moving averages keep in the next step."
     return min(ema, (1 + steps)/(10 + steps))
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #averaged-steps
 def averaged_steps(state: dict[str, np.ndarray], # of any session
                   ) -> np.ndarray: # [1] float32
     "How many steps the averages of a state have followed."
@@ -161,6 +168,7 @@ class Group(Protocol):
     def largest(self, number: float) -> float:
         "The largest of everyone's numbers; every process must call it, and none returns before all have."
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #alone
 @dataclass(frozen=True)
 class Alone:
     "A `Group` of one."
@@ -174,6 +182,7 @@ class DeviceLost(UserError, RuntimeError):
     "Another process of the group is gone."
     def __init__(self): super().__init__('another process of this run has ended; its own message says why')
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #join-group
 LAUNCHED = 'WORLD_SIZE', 'MS_WORKER_NUM' # what launchers tell the processes of torch and of MindSpore
 
 def join(name: str, # backend
@@ -184,6 +193,7 @@ def join(name: str, # backend
     if not any(v in os.environ for v in LAUNCHED): return Alone()
     return framework.GROUP.join(device) or Alone()
 
+# %% ../../nbs/7_frameworks/01_session.ipynb #launcher
 def launcher(name: str, # backend
              count: int, # processes
              module: str, # that each shall run

@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -28,11 +28,13 @@ __all__ = ['SCORES', 'HALF', 'GROUP', 'TorchDecoded', 'write_onnx', 'TorchPredic
            'make_optimizer', 'next_scaler', 'TorchUpdate', 'TorchLearner', 'TorchSession', 'make_session']
 
 # %% ../../nbs/7_frameworks/05_torch.ipynb #cell-040
-SCORES = dict(sigmoid=torch.sigmoid, softmax=partial(torch.softmax, dim=-1))
+SCORES: dict[str, Callable[[Tensor], Tensor]] = dict(sigmoid=torch.sigmoid, softmax=partial(torch.softmax, dim=-1))
 
 class TorchDecoded(nn.Module):
     """A network with its last step: boxes [B, N, 4] x1, y1, x2, y2, fractions of the image and within it,
     and scores [B, N, classes - 1]."""
+    defaults: Tensor # [N, 4] x, y, width, height
+
     def __init__(self, net: TorchNet, cfg: SSDConfig):
         super().__init__()
         self.net, (self.shift, self.stretch), self.score_function = net, cfg.prior_scaling, cfg.score_function
@@ -53,11 +55,11 @@ def write_onnx(net: nn.Module, # two outputs
                outputs: list[str], # names of the outputs
               ) -> None:
     "Write a network as ONNX."
-    names = dict(input_names=['images'], output_names=outputs)
     axes = {name: {0: 'batch'} for name in ('images', *outputs)}
     with warnings.catch_warnings():
         warnings.simplefilter('ignore') # the older exporter says that it is the older one
-        torch.onnx.export(net.eval(), (images,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes, **names)
+        torch.onnx.export(net.eval(), (images,), str(path), dynamo=False, opset_version=17, dynamic_axes=axes,
+                          input_names=['images'], output_names=outputs)
 
 # %% ../../nbs/7_frameworks/05_torch.ipynb #predictor
 class TorchPredictor:
@@ -68,7 +70,9 @@ class TorchPredictor:
         norms = dict(NORMS)
         if cfg.sync_norm and self.world > 1:
             norms['batch'] = partial(batch_norm, kind=nn.SyncBatchNorm if self.device.type == 'cuda' else SharedNorm)
-        self.net = TorchNet(cfg, norms).to(self.device, memory_format=torch.channels_last).train(training)
+        net = TorchNet(cfg, norms).to(self.device)
+        # torch's own hints leave out memory_format
+        self.net = net.to(memory_format=torch.channels_last).train(training) # type: ignore[call-overload]
 
     def put(self, array: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         "An array on the device."
@@ -100,7 +104,7 @@ class TorchLoss(TorchPredictor):
         "Batch norms normalise with the batch, those of frozen layers with what they have."
         self.net.train()
         for row in self.net.rows:
-            if frozen(row.part, self.cfg): self.net.units[row.name].eval()
+            if frozen(row.part, self.cfg): self.net.parts[row.name].eval()
 
     def loss(self, batch: Batch) -> Tensor: # scalar with its graph
         "The training loss of a batch."
@@ -116,7 +120,8 @@ def join_statistics(net: TorchNet) -> Tensor: # [2, channels] means and variance
     "The running statistics of all batch norms as one tensor, of which their own become views."
     norms = [m for m in net.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not norms: return net.scale.new_zeros(2, 0)
-    joined = torch.stack([torch.cat([n.running_mean for n in norms]), torch.cat([n.running_var for n in norms])])
+    means, variances = ([n.get_buffer(kind) for n in norms] for kind in ('running_mean', 'running_var'))
+    joined = torch.stack([torch.cat(means), torch.cat(variances)])
     parts = joined.split([n.num_features for n in norms], dim=1)
     for n, part in zip(norms, parts): n.running_mean, n.running_var = part
     return joined
@@ -126,7 +131,8 @@ def make_optimizer(cfg: SSDConfig, # what is learnt, momentum, weight decay
                    tensors: dict[str, Tensor], # by canonical name; those that are not learnt get no gradient
                   ) -> torch.optim.SGD:
     "Gradient descent with momentum."
-    decay, names = {True: [], False: []}, {p.name for p in learnt(cfg)}
+    decay: dict[bool, list[Tensor]] = {True: [], False: []}
+    names = {p.name for p in learnt(cfg)}
     for p in parameters(cfg):
         if p.name in names: decay[p.decays].append(tensors[p.name])
         elif p.trainable: tensors[p.name].requires_grad_(False)
@@ -152,14 +158,17 @@ def next_scaler(scaler: Tensor, # [3] scale, good steps, skipped steps
 # %% ../../nbs/7_frameworks/05_torch.ipynb #learns
 class TorchUpdate(TorchLoss):
     "What a step changes, and how."
+    statistics: Tensor # [2, channels], only for training
+    optimizer: torch.optim.SGD # only for training
+
     def __init__(self, cfg: SSDConfig, *, training: bool, device: str):
         super().__init__(cfg, training=training, device=device)
-        self.statistics = join_statistics(self.net) if training else None
+        if training: self.statistics = join_statistics(self.net)
         self.tensors = self.net.tensors()
         self.ema = {k: t.detach().clone() for k, t in self.tensors.items()} if training and cfg.ema else {}
         self.scaler = torch.tensor([cfg.loss_scale, 0, 0], device=self.device)
         self.averaged = torch.zeros(1, device=self.device) # steps
-        self.optimizer = make_optimizer(cfg, self.tensors) if training else None
+        if training: self.optimizer = make_optimizer(cfg, self.tensors)
 
     def gradients(self) -> list[Tensor]: return [p.grad for g in self.optimizer.param_groups for p in g['params']]
 
@@ -199,7 +208,8 @@ class TorchLearner(TorchUpdate):
         # as torch's GradScaler does
         torch._amp_foreach_non_finite_check_and_unscale_(self.gradients(), overflow, 1/self.scaler[:1])
         for group in self.optimizer.param_groups: group['lr'] = lr
-        self.optimizer.found_inf = overflow # the fused step asks for it
+        # the fused step asks for this; torch's own hints leave it out
+        self.optimizer.found_inf = overflow # type: ignore[attr-defined]
         self.optimizer.step()
         self.statistics.copy_(torch.where(overflow > 0, before, self.statistics))
         self.scaler = next_scaler(self.scaler, overflow, self.cfg)

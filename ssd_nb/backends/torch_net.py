@@ -5,7 +5,7 @@
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #cell-002
 from __future__ import annotations
 from operator import attrgetter
-from typing import Sequence
+from typing import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -79,9 +79,10 @@ class L2Norm(nn.Module):
     def forward(self, x: Tensor) -> Tensor: return F.normalize(x, dim=1)*self.scale[:, None, None]
 
 NORMS = {None: lambda layer, cfg: nn.Identity(), 'batch': batch_norm, 'l2': L2Norm}
-ACTS = {None: lambda x, inplace: x, 'relu': F.relu, 'relu6': F.relu6, 'hardswish': F.hardswish,
-        'hardsigmoid': F.hardsigmoid}
-COMBINE = dict(add=torch.add, multiply=torch.mul)
+ACTS: dict[str | None, Callable[..., Tensor]] = { # called with a tensor and `inplace`
+    None: lambda x, inplace: x, 'relu': F.relu, 'relu6': F.relu6, 'hardswish': F.hardswish,
+    'hardsigmoid': F.hardsigmoid}
+COMBINE: dict[str, Callable[[Tensor, Tensor], Tensor]] = dict(add=torch.add, multiply=torch.mul)
 
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #unit
 PLACES = dict(weight='op.weight', bias='op.bias', gamma='norm.weight', beta='norm.bias', mean='norm.running_mean',
@@ -109,8 +110,8 @@ class TorchRows(nn.Module):
     def __init__(self, table: Sequence[Row], cfg: SSDConfig, norms: dict = NORMS):
         super().__init__()
         self.rows, self.sizes = table, row_sizes(table, cfg.image_shape)
-        units = {r.name: [LayerUnit(l, cfg, norms) for l in r.layers] for r in table}
-        self.units = nn.ModuleDict({name: nn.ModuleList(found) for name, found in units.items()})
+        self.units = {r.name: [LayerUnit(l, cfg, norms) for l in r.layers] for r in table}
+        self.parts = nn.ModuleDict({name: nn.ModuleList(found) for name, found in self.units.items()}) # for torch
         self._share({})
 
     def _share(self, first: dict[str, Tensor]) -> None:
@@ -138,6 +139,9 @@ class TorchRows(nn.Module):
 # %% ../../nbs/7_frameworks/04_torch_net.ipynb #net
 class TorchNet(TorchRows):
     "A whole network: images to locs [B, N, 4] and logits [B, N, classes]."
+    scale: Tensor # [1, 3, 1, 1] makes bytes ...
+    shift: Tensor # ... normalised pixels
+
     def __init__(self, cfg: SSDConfig, norms: dict = NORMS):
         super().__init__(rows(cfg), cfg, norms)
         self.class_num = cfg.class_num
@@ -148,7 +152,8 @@ class TorchNet(TorchRows):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]: # [B, S, S, 3] uint8, or float32 normalised
         x = images.permute(0, 3, 1, 2) # a view: the pixels stay in channels-last order
         if x.dtype == torch.uint8: x = x.to(self.scale.dtype)*self.scale + self.shift
-        out, heads = {'image': x}, dict(locs=[], logits=[])
+        out = {'image': x}
+        heads: dict[str, list[Tensor]] = dict(locs=[], logits=[])
         for row in self.rows:
             out[row.name] = y = self.run(row, out)
             if row.output: heads[row.output].append(y.permute(0, 2, 3, 1).flatten(1))

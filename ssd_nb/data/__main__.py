@@ -9,13 +9,13 @@ from typing import Sequence
 from . import doctor, tools
 from .writing import WRITERS
 from ..errors import plain_errors
-from ..fields import nearest
+from ..fields import called_as, nearest
 
 # %% auto #0
 __all__ = ['DATA_USAGE', 'main']
 
-# %% ../../nbs/6_data/16_command.ipynb #main
-DATA_USAGE = f'''usage: python -m ssd_nb.data COMMAND PATH ...
+# %% ../../nbs/6_data/16_command.ipynb #usage
+DATA_USAGE = f'''usage: {called_as("data")} COMMAND PATH ...
 
   check    what is wrong with a data set, before it is learnt
   show     a picture of some of its images with their objects
@@ -24,6 +24,7 @@ DATA_USAGE = f'''usage: python -m ssd_nb.data COMMAND PATH ...
 
 COMMAND --help lists the rest'''
 
+# %% ../../nbs/6_data/16_command.ipynb #main
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data COMMAND ...`; exit status 2 for wrong usage."
     command = argv[0] if argv else ''

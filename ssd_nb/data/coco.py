@@ -44,6 +44,7 @@ def coco_splits(root: Path, # `coco_root`
     own = [p.stem.partition('_')[2] for p in root.glob('annotations/instance*_*.json')]
     return sorted({*own, *(p.parent.name for p in root.glob(f'*/{ROBOFLOW}'))})
 
+# %% ../../nbs/6_data/06_coco.ipynb #cell-060b
 def coco_file(root: Path, # `coco_root`
               split: str, # `train_split` or `val_split`
              ) -> tuple[Path, Path]: # annotation file, which need not exist, and folder of the images
@@ -62,6 +63,7 @@ def single_file(path: Path, # a folder or a file
     files = [folder/name for folder in (path, path/'annotations') for name in files_of(folder, '.json')]
     return files[0] if len(files) == 1 else None
 
+# %% ../../nbs/6_data/06_coco.ipynb #single-2
 def coco_place(cfg: SSDConfig, # data, coco_root, train_split, val_split, val_anno_path
                training: bool, # which split
               ) -> tuple[Path, Path | None]: # annotation file, which need not exist; folder of images, None to be found
@@ -72,6 +74,7 @@ def coco_place(cfg: SSDConfig, # data, coco_root, train_split, val_split, val_an
     alone = single_file(root)
     return (alone, None) if training and alone else coco_file(root, split)
 
+# %% ../../nbs/6_data/06_coco.ipynb #single-3
 def coco_judged(cfg: SSDConfig, # data, coco_root, val_split, val_anno_path
                ) -> bool:
     "Whether an evaluation split is written down."
@@ -112,6 +115,7 @@ def read_coco(cfg: SSDConfig, # data, coco_root, image_dir, train_split, val_spl
     folder = folder or coco_images(cfg, path, truth, training)
     return replace(columns, truth=truth, folder=folder) if columns else Annotations(truth, folder, str(path))
 
+# %% ../../nbs/6_data/06_coco.ipynb #column-headings
 def without_column_headings(notes: ColumnNotes) -> dict:
     "The lists of a large file, without categories that are headings."
     used = [dict(category_id=i) for i in np.unique(notes.columns.ids[:, 2]).tolist()]

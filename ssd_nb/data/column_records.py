@@ -16,7 +16,7 @@ from .headers import HeaderCache
 from .records import Dataset, Record, class_labels, is_learnt, make_record, make_records
 
 # %% auto #0
-__all__ = ['ColumnSplit', 'ColumnRecords', 'object_counts', 'flat_rows', 'records_of', 'column_truth', 'check_columns',
+__all__ = ['ColumnSplit', 'check_columns', 'ColumnRecords', 'object_counts', 'flat_rows', 'records_of', 'column_truth',
            'column_dataset']
 
 # %% ../../nbs/6_data/05d_column_records.ipynb #split
@@ -50,6 +50,22 @@ class ColumnSplit:
         "With some of the objects only."
         if chosen.all(): return self
         return replace(self, rows=self.rows[chosen], image_of=self.image_of[chosen])
+
+# %% ../../nbs/6_data/05d_column_records.ipynb #open
+def check_columns(notes: ColumnNotes, # a split as it is written down
+                  cfg: SSDConfig, # on_bad_data
+                  training: bool, # clip boxes where that is asked for
+                  findings: Findings, # grows
+                  cache: HeaderCache | str | Path | None = None, # remembers the headers of images
+                 ) -> tuple[ColumnSplit, dict]: # what can be used; category name by id
+    "Check a split, as `complete` does."
+    names = usable_categories(notes, findings)
+    images = column_images(notes, cache, findings)
+    clip = training and cfg.on_bad_data == 'clip'
+    rows, image_of = column_objects(notes, images, names, clip, findings)
+    order = np.argsort(image_of, kind='stable')
+    empty = ~np.isin(images.numbers[:, 0], notes.columns.ids[:, 1])
+    return ColumnSplit(notes, images, rows[order], image_of[order], empty), names
 
 # %% ../../nbs/6_data/05d_column_records.ipynb #records
 class ColumnRecords(Rows):
@@ -141,22 +157,6 @@ def column_truth(split: ColumnSplit, # checked, in the order of the file
     def annotation(k): return columns.annotation(int(rows[k])) | dict(id=int(numbers[k]))
     return dict(info={}, images=Rows(len(split.images.numbers), image), annotations=Rows(len(rows), annotation),
                 categories=list(categories))
-
-# %% ../../nbs/6_data/05d_column_records.ipynb #open
-def check_columns(notes: ColumnNotes, # a split as it is written down
-                  cfg: SSDConfig, # on_bad_data
-                  training: bool, # clip boxes where that is asked for
-                  findings: Findings, # grows
-                  cache: HeaderCache | str | Path | None = None, # remembers the headers of images
-                 ) -> tuple[ColumnSplit, dict]: # what can be used; category name by id
-    "Check a split, as `complete` does."
-    names = usable_categories(notes, findings)
-    images = column_images(notes, cache, findings)
-    clip = training and cfg.on_bad_data == 'clip'
-    rows, image_of = column_objects(notes, images, names, clip, findings)
-    order = np.argsort(image_of, kind='stable')
-    empty = ~np.isin(images.numbers[:, 0], notes.columns.ids[:, 1])
-    return ColumnSplit(notes, images, rows[order], image_of[order], empty), names
 
 # %% ../../nbs/6_data/05d_column_records.ipynb #open-2
 def column_dataset(notes: ColumnNotes, # a split as it is written down

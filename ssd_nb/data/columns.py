@@ -14,8 +14,8 @@ from .findings import Findings
 from .headers import HeaderCache
 
 # %% auto #0
-__all__ = ['NO_ID', 'Texts', 'Rows', 'Columns', 'ColumnNotes', 'Sound', 'column_notes', 'file_stamps', 'still_sound', 'Images',
-           'column_images', 'known_headers', 'plain_rows', 'column_objects']
+__all__ = ['NO_ID', 'Texts', 'Rows', 'Columns', 'ColumnNotes', 'Sound', 'column_notes', 'file_stamps', 'still_sound',
+           'known_headers', 'Images', 'column_images', 'plain_rows', 'column_objects']
 
 # %% ../../nbs/6_data/05c_columns.ipynb #texts
 class Texts(Sequence):
@@ -57,9 +57,10 @@ class Rows(Sequence):
         if not -self.length <= i < self.length: raise IndexError(i)
         return self.make(int(i) % self.length)
 
-# %% ../../nbs/6_data/05c_columns.ipynb #columns
+# %% ../../nbs/6_data/05c_columns.ipynb #no-id
 NO_ID = -2**63 # in place of an annotation's id that is not written down
 
+# %% ../../nbs/6_data/05c_columns.ipynb #columns
 @dataclass(frozen=True, eq=False)
 class Columns:
     "The images and annotations of a split, as they are written down."
@@ -91,6 +92,7 @@ class ColumnNotes(Annotations):
     sound: Sound | None = None # what is known of its image files
     keep_sound: Callable[[Sound], None] | None = None # where to remember that
 
+# %% ../../nbs/6_data/05c_columns.ipynb #sound
 @dataclass(frozen=True, eq=False)
 class Sound:
     "The image files of a split, when all of them were as they should be."
@@ -128,6 +130,15 @@ def still_sound(notes: ColumnNotes) -> bool:
     now = file_stamps(notes.folder, notes.sound.names)
     return now is not None and np.array_equal(now, notes.sound.stamps)
 
+# %% ../../nbs/6_data/05c_columns.ipynb #brk-0
+def known_headers(notes: ColumnNotes) -> HeaderCache:
+    "The headers of a split's images that are known."
+    cache, sound = HeaderCache(), notes.sound
+    if sound is None: return cache
+    for name, size, stamp in zip(sound.names, sound.sizes.tolist(), sound.stamps.tolist()):
+        cache.known[str(notes.folder/name)] = [*stamp, *size, False, '']
+    return cache
+
 # %% ../../nbs/6_data/05c_columns.ipynb #images
 @dataclass(frozen=True, eq=False)
 class Images:
@@ -159,15 +170,6 @@ def column_images(notes: ColumnNotes, # a split
     images = Images(names, np.array(rows, np.int64).reshape(-1, 3))
     if notes.keep_sound and len(findings) == before: _remember(notes, images)
     return images
-
-# %% ../../nbs/6_data/05c_columns.ipynb #brk-0
-def known_headers(notes: ColumnNotes) -> HeaderCache:
-    "The headers of a split's images that are known."
-    cache, sound = HeaderCache(), notes.sound
-    if sound is None: return cache
-    for name, size, stamp in zip(sound.names, sound.sizes.tolist(), sound.stamps.tolist()):
-        cache.known[str(notes.folder/name)] = [*stamp, *size, False, '']
-    return cache
 
 # %% ../../nbs/6_data/05c_columns.ipynb #brk-1
 def _remember(notes: ColumnNotes, images: Images) -> None:

@@ -101,7 +101,7 @@ def parse_csv(lines: Sequence[str], # of a file
             row = csv_row(values, places, where, findings)
             if row: rows.append(row)
     except csv.Error as e:
-        raise DataError(f'{source}: line {last + 1}: not CSV: {e}; mend the quotes of that line') from e
+        raise DataError(f'{source}: line {last + 1}: not CSV: {e}; fix the quotes of that line') from e
     return rows
 
 # %% ../../nbs/6_data/08c_csv.ipynb #csv-path

@@ -12,15 +12,16 @@ from .annotations import Annotations, usable_categories, complete, new_findings
 from .column_records import column_dataset
 from .columns import ColumnNotes
 from .findings import Findings, stop
-from .formats import format_of, recognise
+from .formats import format_of, other_splits, recognise
 from .records import Dataset, make_dataset
 from .split import divided
 from ..errors import ConfigError, DataError
+from ..names import loose
 from .headers import HeaderCache
 
 # %% auto #0
-__all__ = ['settled', 'is_divided', 'data_sentence', 'read_notes', 'training_names', 'read_split', 'accept', 'open_dataset',
-           'annotation_files']
+__all__ = ['settled', 'is_divided', 'data_sentence', 'read_notes', 'evaluated_on', 'further_splits', 'training_names',
+           'read_split', 'accept', 'open_dataset', 'annotation_files', 'bare_pictures']
 
 # %% ../../nbs/6_data/09_dataset.ipynb #settle
 def settled(cfg: SSDConfig, # dataset may be auto
@@ -39,14 +40,15 @@ def is_divided(cfg: SSDConfig, # settled
 # %% ../../nbs/6_data/09_dataset.ipynb #settle-3
 def data_sentence(cfg: SSDConfig, # which data set
                  ) -> str: # '' where nothing was guessed
-    "What a data set at `data` is taken for, and why."
+    "What a data set at `data` is read as, and why."
     if not cfg.data: return ''
-    kind, sign = recognise(Path(cfg.data)) if cfg.dataset == 'auto' else (cfg.dataset, 'as dataset says')
+    kind, sign = cfg.dataset, '--dataset says so'
+    if kind == 'auto': kind, sign = recognise(Path(cfg.data))
     cfg = replace(cfg, dataset=kind)
-    splits = 'its own splits'
-    kept = f'about {cfg.val_fraction:g} of the pictures are kept for it, by the hash of their names'
-    if is_divided(cfg): splits = f'no split for evaluation, so {kept} (--val_fraction, --split_seed)'
-    return f'{cfg.data}: taken for {kind}: {sign}; {splits}'
+    splits = 'its own split is used for evaluation'
+    kept = f'about {cfg.val_fraction:.0%} of the pictures are kept for evaluation, chosen by the hash of their names'
+    if is_divided(cfg): splits = f'it has no split for evaluation, so {kept} (--val_fraction, --split_seed)'
+    return f'{cfg.data}: read as {kind}, because {sign}; {splits}'
 
 # %% ../../nbs/6_data/09_dataset.ipynb #read-notes
 def read_notes(cfg: SSDConfig, # settled
@@ -59,6 +61,24 @@ def read_notes(cfg: SSDConfig, # settled
         raise DataError(f'{cfg.data}: no split to evaluate on, and --val_fraction 0 keeps nothing back; '
                         'give another --val_fraction')
     return divided(format_of(cfg).read(cfg, True, findings), cfg, training)
+
+# %% ../../nbs/6_data/09_dataset.ipynb #further
+def evaluated_on(cfg: SSDConfig, # settled
+                 split: str, # of `format_of(cfg).splits`
+                ) -> SSDConfig:
+    "The configuration that evaluates on another split."
+    return replace(cfg, val_split=split, val_anno_path='')
+
+def further_splits(cfg: SSDConfig, # settled
+                  ) -> dict[str, str]: # by name: '' if it is copied as test, else why it is not
+    "The splits beside those for training and evaluation."
+    return {name: _hindrance(cfg, name) for name in other_splits(cfg)}
+
+def _hindrance(cfg: SSDConfig, split: str) -> str:
+    if loose(split) != 'test': return f'only train, val and test are; --val_split {split} writes it as val'
+    try: read_notes(evaluated_on(cfg, split), False, Findings())
+    except DataError as e: return str(e)
+    return ''
 
 # %% ../../nbs/6_data/09_dataset.ipynb #known-names
 def training_names(cfg: SSDConfig, # which data set
@@ -109,3 +129,11 @@ def annotation_files(cfg: SSDConfig, # which data set
     "The annotation files of a split. Raises `DataError` where there are none."
     cfg = settled(cfg)
     return format_of(cfg).files(cfg, training or is_divided(cfg))
+
+# %% ../../nbs/6_data/09_dataset.ipynb #bare-pictures
+def bare_pictures(cfg: SSDConfig, # which data set
+                  training: bool, # which split
+                 ) -> list[Path]: # mostly none
+    "The pictures of a split that no annotation file names. Raises `DataError` where there is no split."
+    cfg = settled(cfg)
+    return format_of(cfg).bare(cfg, training or is_divided(cfg))

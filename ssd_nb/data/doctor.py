@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Sequence
 import numpy as np
@@ -20,8 +20,10 @@ from .dataset import data_sentence, read_split, settled, training_names
 from .findings import Finding, Findings, stopping
 from .plausible import doubts
 from .loader import check_batch, check_size
+from ..networks.table import least_batch
 from .records import Dataset
 from ..errors import ConfigError, DataError
+from ..fields import called_as
 from ..images import load_image
 from ..captions import class_colour
 from ..visualize import panels, save_figure
@@ -29,8 +31,8 @@ if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 # %% auto #0
 __all__ = ['ORDER', 'damage', 'decode_all', 'best_overlap', 'all_boxes', 'Checkup', 'check_split', 'summary', 'table',
-           'draw_classes', 'draw_sizes', 'draw_overlaps', 'data_picture', 'same_rows', 'say', 'report_split', 'check',
-           'main']
+           'draw_classes', 'draw_sizes', 'draw_overlaps', 'data_picture', 'same_rows', 'say', 'report_split',
+           'next_step', 'check', 'main']
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-005
 def damage(path: Path, # an image file
@@ -97,9 +99,10 @@ def _note_size(data: Dataset, cfg: SSDConfig, found: Findings) -> None:
         message, _, remedy = str(e).partition('; ')
         found.add('too few images', cfg.dataset, message, remedy)
 
-# %% ../../nbs/6_data/15_doctor.ipynb #cell-014
+# %% ../../nbs/6_data/15_doctor.ipynb #order
 ORDER = ('error', 'warning', 'note')
 
+# %% ../../nbs/6_data/15_doctor.ipynb #cell-014
 def summary(found: Checkup, # of a split
             cfg: SSDConfig, # match_threshold
            ) -> str:
@@ -111,7 +114,7 @@ def summary(found: Checkup, # of a split
     lost = (found.overlaps < cfg.match_threshold).mean() if objects else 0.
     return (f'{len(data.records)} images of {len(data.ground_truth["images"])} with {objects} objects'
             f'{" (" + ", ".join(special) + ")" if special else ""} of {len(data.classes)} classes; '
-            f'{lost:.1%} of the objects are reached by no default box at IoU {cfg.match_threshold:g}')
+            f'{lost:.1%} of the objects are hard to learn: no default box reaches an IoU of {cfg.match_threshold:g}')
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-015
 def table(findings: Sequence[Finding], # of a split
@@ -192,6 +195,7 @@ def same_rows(cfg: SSDConfig) -> bool:
     if cfg.data or cfg.dataset not in ('txt', 'other') or cfg.rules.y_first_rows: return False
     return not cfg.val_anno_path and cfg.val_image_dir in ('', cfg.image_dir)
 
+# %% ../../nbs/6_data/15_doctor.ipynb #say
 def say(text: str) -> None:
     "Print, with what the terminal cannot show written as codes."
     encoding = getattr(sys.stdout, 'encoding', None) or 'utf-8'
@@ -214,6 +218,19 @@ def report_split(cfg: SSDConfig, # which data set
         found.findings.add('same list', cfg.anno_path, 'the list that is learnt is also the one to evaluate on')
     say(f'  {summary(found, cfg)}\n{table(found.findings, examples)}')
     return found
+
+# %% ../../nbs/6_data/15_doctor.ipynb #next-step
+def next_step(cfg: SSDConfig, # data, on_bad_data
+              status: int, # 0 if there is no error
+              excused: bool = False, # --on_bad_data can leave out whatever is faulty
+             ) -> str:
+    "The last line of a check."
+    path = f'"{cfg.data}"'
+    look = f'; next: `ssd_nb data show {path}` draws some pictures, `ssd_nb train {path}` learns from them'
+    if not status: return f'clean, exit status 0{look if cfg.data else ""}'
+    remedy = ', or train without the faulty objects and images: --on_bad_data skip (clip also cuts boxes at the edge)'
+    alone = f'; a plain `ssd_nb train {path}` clips' if cfg.data else ''
+    return f'errors, exit status 1: correct them and check again{remedy + alone if excused else ""}'
 
 # %% ../../nbs/6_data/15_doctor.ipynb #check
 def check(cfg: SSDConfig, # which data set
@@ -241,23 +258,25 @@ def check(cfg: SSDConfig, # which data set
     if picture and drawn:
         save_figure(data_picture(drawn[0], cfg), picture)
         say(f'picture: {picture}')
-    say(f'{"errors: training would stop" if status else "clean"}, exit status {status}')
+    say(next_step(cfg, status, all(found and not stopping(found.findings, 'clip') for found in founds)))
     return status
 
 # %% ../../nbs/6_data/15_doctor.ipynb #cell-028
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data check ...`; exit status 2 for wrong usage."
     if argv[:1] != ['check']:
-        print('usage: python -m ssd_nb.data check PATH ...; `check --help` lists the rest', file=sys.stderr)
+        print(f'usage: {called_as("data")} check PATH ...; `check --help` lists the rest', file=sys.stderr)
         return 0 if argv in (['-h'], ['--help']) else 2
-    parser = make_parser('python -m ssd_nb.data check',
+    parser = make_parser(f'{called_as("data")} check',
                          'Read a data set with all its images and report what is wrong with it.', path=True)
     parser.add_argument('--split', choices=('train', 'val', 'both'), default='both', help='what to check [both]')
-    parser.add_argument('--picture', default='data_check.png',
-                        help="file for the picture of classes, sizes and overlaps; '' for none [data_check.png]")
+    parser.add_argument('--picture', default='runs/data_check.png',
+                        help="file for the picture of classes, sizes and overlaps; '' for none [runs/data_check.png]")
     parser.add_argument('--examples', type=int, default=3, help='lines shown of each kind of finding [3]')
     args = parser.parse_args(list(argv[1:]))
     try: cfg = config_from_args(args)
     except ConfigError as e: parser.error(str(e))
+    plain = args.path and not args.config and not args.preset and 'batch_size' not in args
+    if plain: cfg = replace(cfg, batch_size=least_batch(cfg)) # `train PATH` fits the batch to the number of images
     splits = ('train', 'val') if args.split == 'both' else (args.split,)
     return check(cfg, splits, args.picture, args.examples)

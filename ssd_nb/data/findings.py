@@ -15,49 +15,51 @@ __all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings
 # %% ../../nbs/6_data/01_findings.ipynb #cell-012
 ERRORS = { # kind: remedy
     'class count': 'correct --class_num',
-    'no class': 'the objects need classes before anything can be learnt',
-    'no image': 'see the other findings',
+    'no class': 'give every object a class',
+    'no image': 'correct what the other findings say',
     'misspelt class': 'correct --classes',
-    'strange class': 'correct its name here, or have the training split name it',
+    'strange class': 'correct its name here, or add it to the training split',
     'duplicate class': 'rename one of them',
-    'incomplete entry': 'write what is missing or take the entry out',
+    'incomplete entry': 'add what is missing or take the entry out',
     'missing image': 'put the image there or take the entry out',
-    'missing annotation': 'write the annotation or take the name off the list',
-    'unreadable annotation': 'mend the file or take it out',
+    'missing annotation': 'add the file or take its name off the list',
+    'unreadable annotation': 'fix the file or take it out',
     'unreadable image': 'replace the file or take its entry out',
     'damaged image': 'replace the file or take its entry out; --on_bad_data skip cannot leave it out',
     'wrong size': 'write the true size, and check that the boxes belong to this image',
     'duplicate image': 'keep one of the entries',
     'duplicate id': 'give every entry an id of its own',
-    'unknown image': 'take the annotation out or add its image',
-    'unknown class': 'correct the class, or tell the configuration of it',
+    'unknown image': 'add its image or take the annotation out',
+    'unknown class': 'correct the class, or add it to the list of classes',
     'malformed box': 'write x1,y1,x2,y2,class without spaces',
-    'not a number': 'write the corner in pixels',
+    'not a number': 'write the corners as numbers, in pixels',
     'no area': 'draw the box again or take it out',
     'too few images': 'give a smaller --batch_size or add images',
-    'outside': 'cut the box at the edge (--on_bad_data clip does), and check that it belongs to this image'}
+    'outside': 'check that the box belongs to this image; --on_bad_data clip cuts it at the edge'}
 
 # %% ../../nbs/6_data/01_findings.ipynb #kinds-w
 WARNINGS = { # kind: remedy
-    'same list': 'give --val_anno_path',
+    'same list': 'give --val_anno_path, a list of images that are not learnt',
     'unused class': 'expected in a small split; otherwise check the names',
-    'odd area': 'the area of the box is taken',
-    'no annotation file': 'write an annotation without objects if the image is to be used',
+    'odd area': 'the area of its box is used instead',
+    'no annotation file': 'the image is not used; to use it as background, add an annotation without objects',
     'tiny boxes': 'write boxes in pixels',
-    'equal boxes': 'check how the boxes were written',
-    'stray label file': 'put its picture there, or take the file out',
-    'swapped sizes': 'exchange width and height',
-    'swapped axes': 'exchange x and y',
-    'one class': 'check the class numbers; if it is so, expect little for the others'}
+    'equal boxes': 'check the program that wrote the boxes',
+    'stray label file': 'add its picture or take the file out',
+    'swapped sizes': 'swap width and height',
+    'swapped axes': 'swap x and y',
+    'one class': 'check the class numbers; if they are right, the other classes will hardly be found'}
 
+# %% ../../nbs/6_data/01_findings.ipynb #kinds-n
 NOTES = { # kind: remedy
-    'other class': 'not among --classes, left out',
+    'other class': 'left out, because --classes does not name it',
     'crowd': 'left out of training under the standard protocol, not counted as missed at evaluation',
     'difficult': 'left out of training under the standard protocol, not counted as missed at evaluation',
-    'no label file': 'taken as a picture without objects; an empty label file says so in writing',
-    'background': 'learnt as an image on which there is nothing to find; --background drop leaves it out',
+    'no label file': 'used as a picture without objects; an empty label file makes that explicit',
+    'background': 'learnt as an image without objects; --background drop leaves it out',
     'no objects': 'left out of training, used at evaluation'}
 
+# %% ../../nbs/6_data/01_findings.ipynb #kinds
 KINDS = { # kind: severity, remedy
     **{kind: ('error', remedy) for kind, remedy in ERRORS.items()},
     **{kind: ('warning', remedy) for kind, remedy in WARNINGS.items()},
@@ -97,12 +99,14 @@ class Findings(list):
 # %% ../../nbs/6_data/01_findings.ipynb #stopping
 FATAL = ('class count', 'no class', 'no image', 'too few images', 'misspelt class', 'damaged image') # nothing to skip
 
+# %% ../../nbs/6_data/01_findings.ipynb #place
 def place(finding: Finding, # with a file and a line or an id
          ) -> list[str | int]: # to sort by
     "Where a finding is, so that line 9 comes before line 10."
     pieces = re.split(r'(\d+)', finding.source) # text, number, text, ...
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
 
+# %% ../../nbs/6_data/01_findings.ipynb #stopping-2
 def stopping(findings: Sequence[Finding], # of a split
              on_bad_data: str, # error, skip or clip
             ) -> list[Finding]: # the gravest first, then by place
@@ -126,9 +130,9 @@ def stop(findings: Sequence[Finding], # what the readers noted
     more = f'\n  ... and {len(errors) - 10} more' if len(errors) > 10 else ''
     plural = 's' if len(errors) > 1 else ''
     raise DataError(f'{what}: {len(errors)} error{plural} in the data{shown}{more}\n'
-                    '`python -m ssd_nb.data check` lists everything; --on_bad_data skip leaves faulty objects and '
-                    'unreadable images out, --on_bad_data clip also cuts boxes to the image; an image that no '
-                    'decoder gets through shows only in that check and must be replaced')
+                    'What next? `python -m ssd_nb.data check` lists everything. --on_bad_data skip leaves faulty '
+                    'objects and unreadable images out, --on_bad_data clip also cuts boxes at the edge of the image. '
+                    'Only the check decodes every image; one that it calls damaged must be replaced.')
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-026
 def shorten(names: Sequence[str], # any number

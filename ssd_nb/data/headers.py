@@ -38,6 +38,7 @@ def _tiff_end(tags: Any) -> int:
             return max(start + length for start, length in zip(tags[offsets], tags[counts]))
     return 0
 
+# %% ../../nbs/6_data/03_headers.ipynb #h-2b
 def ends_well(file: Any, # an open binary file
               image: Any, # of it, opened by Pillow
              ) -> bool: # True for formats that do not tell
@@ -62,6 +63,7 @@ def _decoded(image: Any, turned: bool = False) -> Header:
         return Header(problem=str(e).removeprefix(f'{image}: ').partition(';')[0])
     return Header(height, width, turned)
 
+# %% ../../nbs/6_data/03_headers.ipynb #h-3b
 def read_header(image: Any, # a path, bytes, or anything with `read_bytes()`
                ) -> Header:
     "Size and state of an image file. Never raises."
@@ -118,6 +120,7 @@ class HeaderCache:
         text = json.dumps(dict(format=1, headers=self.known))
         with suppress(OSError), replacing(self.path) as f: f.write_text(text, encoding='utf-8') # it only saves time
 
+# %% ../../nbs/6_data/03_headers.ipynb #h-6b
 def stamp(path: Path) -> list[int]: # bytes, nanoseconds
     "What changes when a file does."
     try: about = path.stat()

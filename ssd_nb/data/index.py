@@ -21,9 +21,10 @@ from ..files import locked, replacing
 __all__ = ['TYPES', 'LEAST', 'write_arrays', 'map_arrays', 'index_places', 'file_hash', 'keep_arrays', 'find_index', 'make_index',
            'index_of', 'indexed_notes', 'find_sound', 'keep_sound']
 
-# %% ../../nbs/6_data/05f_index.ipynb #map
+# %% ../../nbs/6_data/05f_index.ipynb #types
 TYPES = dict(I64=np.int64, F64=np.float64, U8=np.uint8)
 
+# %% ../../nbs/6_data/05f_index.ipynb #map
 def write_arrays(path: Path, # file to write
                  arrays: dict[str, np.ndarray], # of the types in `TYPES`
                  about: dict, # what JSON can hold
@@ -50,9 +51,10 @@ def map_arrays(path: Path, # of `write_arrays`
         arrays[name] = np.asarray(memory[start:end]).view(TYPES[entry['dtype']]).reshape(entry['shape'])
     return arrays, about
 
-# %% ../../nbs/6_data/05f_index.ipynb #place
+# %% ../../nbs/6_data/05f_index.ipynb #least
 LEAST = 8_000_000 # bytes of an annotation file that gets an index; a smaller one is read as fast
 
+# %% ../../nbs/6_data/05f_index.ipynb #place
 def index_places(path: Path, # an annotation file
                  kind: str = 'index', # or `sound`: what is known of the image files
                 ) -> list[Path]: # the best first

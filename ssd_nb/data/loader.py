@@ -134,8 +134,8 @@ def check_size(images: int, # that can be learnt from
     if images >= cfg.batch_size*world: return
     most = images//world
     remedy = f'give --batch_size {most} or less' if most >= least_batch(cfg) else 'add images'
-    raise DataError(f'{images} training images are too few for one step of {cfg.batch_size} '
-                    f'on each of {world} devices; {remedy}')
+    where = f' on each of {world} devices' if world > 1 else ''
+    raise DataError(f'{images} training images are too few for a batch of {cfg.batch_size}{where}; {remedy}')
 
 # %% ../../nbs/6_data/11_loader.ipynb #plan
 class Plan:

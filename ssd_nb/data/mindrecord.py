@@ -17,7 +17,7 @@ from ..errors import DataError
 from ..files import locked, replacing
 from ..images import image_bytes
 from .annotations import Annotations, complete, new_findings
-from .dataset import accept, annotation_files, open_dataset, read_notes, settled
+from .dataset import accept, annotation_files, bare_pictures, open_dataset, read_notes, settled
 from .findings import Findings, stop
 from .records import Dataset, class_labels, make_dataset
 from .shards import USAGES, ShardImage, Usage, find_images_in, write_shards
@@ -30,11 +30,12 @@ __all__ = ['REMAKE', 'fingerprint', 'write_record', 'read_manifest', 'read_recor
 def fingerprint(cfg: SSDConfig, # which data set
                 training: bool, # which split
                ) -> str | None: # None if the annotation files are out of reach
-    "A hash of the annotation files of a split."
+    "A hash of the annotation files of a split, and of the names of pictures that none of them names."
     digest = hashlib.sha256()
     try:
         for path in annotation_files(cfg, training):
             digest.update(path.name.encode('utf-8', 'surrogateescape') + b'\0' + path.read_bytes())
+        for path in bare_pictures(cfg, training): digest.update(path.name.encode('utf-8', 'surrogateescape') + b'\0')
     except (DataError, OSError): return None
     return digest.hexdigest()
 
@@ -94,9 +95,10 @@ def _move(work: Path, folder: Path, usage: Usage) -> None:
         if (work/name).exists(): os.replace(work/name, folder/name)
     shutil.rmtree(work)
 
-# %% ../../nbs/6_data/13_mindrecord.ipynb #cell-034
+# %% ../../nbs/6_data/13_mindrecord.ipynb #remake
 REMAKE = 'delete the folder and it is made again, or give another --mindrecord_dir'
 
+# %% ../../nbs/6_data/13_mindrecord.ipynb #cell-034
 def read_manifest(folder: Path, # `mindrecord_dir`
                   training: bool, # which record
                  ) -> dict | None: # None: there is none yet

@@ -58,6 +58,7 @@ def is_learnt(crowd: np.ndarray, # [n] bool
     if not cfg.rules.voc_published: learnt &= ~difficult
     return learnt
 
+# %% ../../nbs/6_data/05_records.ipynb #cell-007c
 def objects_of(record: Record, # one image of a data set
                cfg: SSDConfig, # the protocol decides
               ) -> tuple[np.ndarray, np.ndarray]: # boxes [n, 4] yxyx in fractions of the image, labels [n]
@@ -187,12 +188,16 @@ def without(record: Record, # one image
     kept = {name: getattr(record, name)[~left_out] for name in ('boxes', 'labels', 'crowd', 'difficult')}
     return replace(record, **kept)
 
+# %% ../../nbs/6_data/05_records.ipynb #silent
+_SILENT = 'teaches nothing with --class_loss hard_negatives, which needs matched boxes; --background drop leaves it out'
+
 # %% ../../nbs/6_data/05_records.ipynb #learning
 def flat_boxes(record: Record, # one image
               ) -> np.ndarray: # [n] bool
     "Which boxes have no area."
     return (record.boxes[:, 2:] <= record.boxes[:, :2]).any(1)
 
+# %% ../../nbs/6_data/05_records.ipynb #learning-2
 def training_record(record: Record, # one image with all its objects
                     annotations: Sequence[dict], # of these objects
                     cfg: SSDConfig, # the protocol decides
@@ -207,7 +212,8 @@ def training_record(record: Record, # one image with all its objects
         findings.add('no area', record.source, message)
     learnt = is_learnt(record.crowd, record.difficult, cfg) & ~flat
     background = empty and cfg.rules.background == 'keep'
-    if background: findings.add('background', record.source, 'nothing is annotated')
+    silent = _SILENT if cfg.class_loss == 'hard_negatives' else ''
+    if background: findings.add('background', record.source, 'nothing is annotated', silent)
     if background or learnt.any(): return without(record, ~learnt)
     findings.add('no objects', record.source, 'nothing to learn')
     return None

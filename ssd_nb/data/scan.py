@@ -23,9 +23,10 @@ from .findings import Findings
 __all__ = ['POLYGONS', 'SCAN', 'BLANK', 'NO_LISTS', 'pieces', 'NotPlain', 'Scanner', 'entries', 'annotation_row',
            'plain_category', 'Builder', 'build_columns']
 
-# %% ../../nbs/6_data/05e_scan.ipynb #pieces
+# %% ../../nbs/6_data/05e_scan.ipynb #polygons
 POLYGONS = re.compile(r'(?<!\\)"segmentation"\s*:\s*\[[\d\s.,eE+\-\[\]]*\]')
 
+# %% ../../nbs/6_data/05e_scan.ipynb #pieces
 def pieces(path: Path, # a JSON file
            digest: Any, # of `hashlib`, sees all bytes
            size: int = 1 << 24, # bytes read at once
@@ -42,10 +43,11 @@ def pieces(path: Path, # a JSON file
             rest = text[cut:]
     yield POLYGONS.sub('"segmentation":0', rest + decoder.decode(b'', True))
 
-# %% ../../nbs/6_data/05e_scan.ipynb #scan
+# %% ../../nbs/6_data/05e_scan.ipynb #not-plain
 class NotPlain(Exception):
     "This file takes the ordinary way."
 
+# %% ../../nbs/6_data/05e_scan.ipynb #scan
 SCAN = json.JSONDecoder().scan_once # type: ignore[attr-defined] # it is there, but not in the stubs
 BLANK: Callable[..., Any] = re.compile(r'[ \t\n\r]*').match # always a match, be it empty
 
@@ -131,9 +133,10 @@ def plain_category(c: Any) -> bool:
     "Whether a category is one, with a whole number for an id."
     return isinstance(c, dict) and not isinstance(plain_id(c.get('id')), str)
 
-# %% ../../nbs/6_data/05e_scan.ipynb #builder
+# %% ../../nbs/6_data/05e_scan.ipynb #no-lists
 NO_LISTS = 'categories', *(f'no list: {name}' for name in ('images', 'annotations', 'categories'))
 
+# %% ../../nbs/6_data/05e_scan.ipynb #builder
 class Builder:
     "Grows columns."
     def __init__(self) -> None:

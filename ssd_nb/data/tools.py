@@ -5,14 +5,15 @@
 # %% ../../nbs/6_data/15c_tools.ipynb #imports
 from __future__ import annotations
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Mapping, Sequence
 from ..boxes.coding import to_pixels
 from ..config import SSDConfig, config_from_args, make_parser
 from ..errors import ConfigError, DataError
-from ..fields import Parser
+from ..fields import Parser, called_as
 from ..images import load_image
 from ..visualize import save_figure, show_grid
-from .dataset import data_sentence, is_divided, read_split, settled
+from .dataset import data_sentence, further_splits, is_divided, read_split, settled
 from .doctor import say
 from .records import Dataset
 from .split import picture_key, position
@@ -53,10 +54,12 @@ def tell_written(parts: Parts, # what was written
                  lost: int, # objects that the format cannot say
                  kind: str, # the format
                  out: Path, # the folder
+                 left: Mapping[str, str] = MappingProxyType({}), # splits that were not written: why
                 ) -> None:
-    "Print what was written."
+    "Print what was written, and what was not."
     for split, entries in parts.items():
         say(f'{split}: {len(entries)} images with {sum(len(e.objects) for e in entries)} objects')
+    for split, why in left.items(): say(f'split {split} is not written: {why}')
     if lost: say(f'{lost} crowds or difficult objects are left out: {kind} has no word for them')
     say(f'written: {out}; look at it with: ssd_nb data show "{out}"')
 
@@ -78,12 +81,12 @@ HELP_OF = dict(show='Draw some images of a data set with their objects.',
 def tools_parser(command: str, # a key of `HELP_OF`
                 ) -> Parser:
     "The flags of a command: all of the configuration, and its own."
-    parser = make_parser(f'python -m ssd_nb.data {command}', HELP_OF[command], path=True)
+    parser = make_parser(f'{called_as("data")} {command}', HELP_OF[command], path=True)
     own = parser.add_argument_group(f'{command} alone')
     if command == 'show':
         own.add_argument('--split', choices=('train', 'val'), default='train', help='which images [train]')
         own.add_argument('--count', type=int, default=12, help='how many images [12]')
-        own.add_argument('--picture', default='data_show.png', help='file to write [data_show.png]')
+        own.add_argument('--picture', default='runs/data_show.png', help='file to write [runs/data_show.png]')
     else: own.add_argument('--out', required=True, metavar='FOLDER', help='the new folder')
     if command == 'convert': own.add_argument('--to', required=True, choices=[*WRITERS], help='the format to write')
     return parser
@@ -103,5 +106,6 @@ def main(argv: Sequence[str], # a key of `HELP_OF`, then flags
     if command == 'show': return show_data(cfg, args.split == 'train', args.count, args.picture)
     out = Path(args.out)
     written = split_out(cfg, out) if command == 'split' else convert_data(cfg, args.to, out)
-    tell_written(*written, args.to if command == 'convert' else cfg.dataset, out)
+    left = {split: why for split, why in further_splits(cfg).items() if why}
+    tell_written(*written, args.to if command == 'convert' else cfg.dataset, out, left)
     return 0

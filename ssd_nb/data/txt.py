@@ -120,6 +120,7 @@ def txt_names(cfg: SSDConfig, # classes, class_num, data
     if file: return class_names(file)
     return [f'class {i}' for i in range(1, cfg.class_num or int(most) + 1)]
 
+# %% ../../nbs/6_data/08_txt.ipynb #cell-085b
 def read_txt(cfg: SSDConfig, # data, anno_path, image_dir, val_anno_path, val_image_dir, classes, class_num
              training: bool, # which split
              findings: Findings, # grows

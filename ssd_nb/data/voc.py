@@ -4,6 +4,7 @@
 
 # %% ../../nbs/6_data/07_voc.ipynb #imports
 from __future__ import annotations
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Sequence
@@ -17,8 +18,8 @@ from .findings import Findings
 from .layouts import files_of, folders_below, is_split, pictures_of, read_lines, split_among
 
 # %% auto #0
-__all__ = ['Content', 'parse_voc', 'corner_bbox', 'voc_list', 'voc_pair', 'voc_splits', 'voc_root_of', 'voc_folders',
-           'voc_judged', 'voc_names', 'voc_entries', 'read_voc']
+__all__ = ['Content', 'parse_voc', 'corner_bbox', 'voc_lists', 'division', 'voc_list', 'voc_pair', 'voc_splits', 'voc_root_of',
+           'voc_folders', 'voc_judged', 'voc_names', 'voc_entries', 'read_voc']
 
 # %% ../../nbs/6_data/07_voc.ipynb #cell-062
 Content = tuple[dict, list[tuple[str, dict]]] # an image entry, and class and annotation of each object
@@ -71,15 +72,28 @@ def corner_bbox(xyxy: Sequence[float], # first and last corner
     "Corners as COCO writes boxes."
     return [xyxy[0], xyxy[1], xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]]
 
+# %% ../../nbs/6_data/07_voc.ipynb #lists-there
+def voc_lists(folder: Path, # ImageSets/Main
+             ) -> list[str]: # names of splits
+    "The lists in a folder, without those of a single class, such as `car_trainval`."
+    names = [Path(name).stem for name in files_of(folder, '.txt')]
+    return [name for name in names if not re.search('_(train|val|trainval|test)$', name)]
+
+def division(names: Sequence[str], # of `voc_lists`
+            ) -> list[str]: # that have no picture in common
+    "The lists that divide a data set: `trainval` only together with `test`, and then without its two parts."
+    whole = {'trainval', 'test'} <= {*names}
+    return [name for name in names if name not in (('train', 'val') if whole else ('trainval',))]
+
 # %% ../../nbs/6_data/07_voc.ipynb #cell-070
 def voc_list(folder: Path, # ImageSets/Main
              split: str, # `train_split` or `val_split`
             ) -> Path: # which need not exist
     "The list of a split."
-    there = [Path(name).stem for name in files_of(folder, '.txt')]
-    usual = dict(train2017='trainval', train='trainval', val2017='test', val='test')
-    if split not in there and 'test' in there: split = usual.get(split, split)
-    return folder/f'{split_among(split, there) or split}.txt'
+    there = voc_lists(folder)
+    if split in there: return folder/f'{split}.txt'
+    found = split_among(split, division(there)) or split_among(split, there)
+    return folder/f'{found or split}.txt'
 
 # %% ../../nbs/6_data/07_voc.ipynb #voc-pair
 def voc_pair(root: Path, # a folder
@@ -106,6 +120,7 @@ def voc_splits(root: Path, # a folder
     inside = [f for f in folders_below(root, 1)[1:] if is_split(f.name)]
     return {f.name: f for f in inside if any(files_of(below, '.xml') for below in folders_below(f, 1))}
 
+# %% ../../nbs/6_data/07_voc.ipynb #voc-splits-2
 def _split_folders(base: Path) -> tuple[Path, Path]:
     "Folder of images and folder of XML files of a split: `Images` and `Annotations`, one for both, or any two."
     named = base/'Images', base/'Annotations'
@@ -120,6 +135,7 @@ def voc_root_of(cfg: SSDConfig, # data, voc_root
     if root and Path(root).is_dir(): return Path(root)
     raise DataError(f'{root or "voc_root"}: no such folder; give --data or --voc_root')
 
+# %% ../../nbs/6_data/07_voc.ipynb #cell-071b
 def voc_folders(cfg: SSDConfig, # data, voc_root, train_split, val_split
                 training: bool, # which split
                ) -> tuple[Path, Path, Path | None]: # folder of images, folder of XML files, list of names (None: all)
@@ -155,6 +171,7 @@ def _voc_name(line: str, notes: Path) -> str:
     if mark not in ('-1', '0', '1', '+1') or exists(notes/f'{line.strip()}.xml'): return line.strip()
     return name.strip()
 
+# %% ../../nbs/6_data/07_voc.ipynb #names-in-list-2
 def voc_names(notes: Path, # folder of XML files
               path: Path | None, # list of names, None for all
              ) -> list[str]: # of XML files, without the suffix
@@ -172,6 +189,7 @@ def _voc_image(folder: Path, stem: str, written: str | None) -> str:
         if path and path.is_relative_to(folder): return str(path.relative_to(folder))
     return f'{stem}.jpg'
 
+# %% ../../nbs/6_data/07_voc.ipynb #cell-074b
 def voc_entries(cfg: SSDConfig, # data, voc_root, train_split, val_split, protocol
                 training: bool, # which split
                 findings: Findings, # grows

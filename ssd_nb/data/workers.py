@@ -26,7 +26,7 @@ __all__ = ['LoaderError', 'function_of', 'work', 'Worker', 'result_of', 'Workers
 class LoaderError(UserError, RuntimeError):
     "Batches cannot be prepared; the message says what to do."
 
-# %% ../../nbs/6_data/10_workers.ipynb #cell-028
+# %% ../../nbs/6_data/10_workers.ipynb #function-of
 def function_of(name: str, # 'module:function'
                 **fixed: Any, # named arguments that every call gets
                ) -> Callable:
@@ -34,11 +34,13 @@ def function_of(name: str, # 'module:function'
     module, _, function = name.partition(':')
     return partial(getattr(importlib.import_module(module), function), **fixed)
 
+# %% ../../nbs/6_data/10_workers.ipynb #attempt
 def _attempt(function: Callable, task: tuple) -> Any:
     "The result of a task; an exception and where it arose are a result, too."
     try: return function(*task)
     except Exception as e: return e, traceback.format_exc()
 
+# %% ../../nbs/6_data/10_workers.ipynb #cell-028
 def work() -> None:
     "The life of a worker process."
     tasks, results = sys.stdin.buffer, os.fdopen(os.dup(1), 'wb')

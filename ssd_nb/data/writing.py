@@ -19,7 +19,7 @@ from ..errors import DataError
 from ..images import image_bytes
 from ..names import loose
 from .annotations import Annotations, complete, new_findings
-from .dataset import is_divided, read_notes, settled
+from .dataset import evaluated_on, further_splits, is_divided, read_notes, settled
 from .findings import stop
 from .formats import format_of
 from .records import by_image
@@ -39,7 +39,8 @@ class Entry:
     width: int
     objects: tuple[dict, ...] # of a checked split; `label` counts from 0
 
-Parts = Mapping[str, Sequence[Entry]] # by split: train, val
+# %% ../../nbs/6_data/15b_writing.ipynb #parts
+Parts = Mapping[str, Sequence[Entry]] # by split: train, val, test
 
 # %% ../../nbs/6_data/15b_writing.ipynb #entry-2
 def check_word(word: str, # name of a class or a file
@@ -66,18 +67,24 @@ def new_names(names: Sequence[str], # as they are written down, perhaps with fol
 # %% ../../nbs/6_data/15b_writing.ipynb #checked-notes
 def checked_notes(cfg: SSDConfig, # settled
                   divided: bool, # write the division of a data set without splits down
-                 ) -> dict[str, Annotations]: # by split: train, val
+                 ) -> dict[str, Annotations]: # by split: train, val, test
     "Every split, checked. Raises `DataError` for errors that `cfg.on_bad_data` does not excuse."
     heap = is_divided(cfg)
     if heap and not divided: cfg = replace(cfg, val_fraction=0.)
     judged = divided if heap else format_of(cfg).judged(cfg)
     found = {}
     for split, training in (('train', True), ('val', False)):
-        if not training and not judged: continue
-        findings = new_findings(cfg, training)
-        found[split] = complete(read_notes(cfg, training, findings), cfg, training, findings)
-        stop(findings, cfg.dataset, cfg.on_bad_data)
+        if training or judged: found[split] = _checked(cfg, training)
+    test = next((name for name, why in further_splits(cfg).items() if not why), None)
+    if test: found['test'] = _checked(evaluated_on(cfg, test), False)
     return found
+
+# %% ../../nbs/6_data/15b_writing.ipynb #checked
+def _checked(cfg: SSDConfig, training: bool) -> Annotations:
+    findings = new_findings(cfg, training)
+    notes = complete(read_notes(cfg, training, findings), cfg, training, findings)
+    stop(findings, cfg.dataset, cfg.on_bad_data)
+    return notes
 
 # %% ../../nbs/6_data/15b_writing.ipynb #gather
 def entries_of(notes: Annotations, # checked

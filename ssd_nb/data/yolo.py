@@ -33,8 +33,8 @@ def parse_label(line: str, # 'class x y width height', or 'class x1 y1 x2 y2 x3 
     label, *box = numbers
     if keypoints: box = box[:4]
     if len(box) < 4 or (len(box) > 4 and len(box) % 2) or len(box) == 0:
-        return f'{len(box)} numbers behind the class, not 4 or the corners of an outline'
-    if any(abs(v) > 2 for v in box): return f'{max(box, key=abs):g} is no fraction of the image'
+        return f'{len(box)} numbers after the class; a box has 4, an outline x and y of each corner'
+    if any(abs(v) > 2 for v in box): return f'{max(box, key=abs):g} is not a fraction of the image; is it in pixels?'
     return label, _outline_box(box) if len(box) > 4 else _centred_box(*box)
 
 # %% ../../nbs/6_data/08b_yolo.ipynb #parse-label-2
@@ -55,7 +55,7 @@ def read_data_yaml(path: Path, # such as data.yaml
     except (yaml.YAMLError, ValueError, RecursionError) as e:
         mark = getattr(e, 'problem_mark', None)
         where = f'line {mark.line + 1}: ' if mark else ''
-        raise DataError(f'{path}: {where}not YAML: {getattr(e, "problem", None) or e}; mend the line') from e
+        raise DataError(f'{path}: {where}not YAML: {getattr(e, "problem", None) or e}; fix the line') from e
     if not isinstance(content, dict) or 'names' not in content:
         raise DataError(f'{path}: no names; write `names: [cat, dog]`, in the order of the class numbers')
     return content
@@ -86,7 +86,7 @@ def yolo_names(content: dict, # of `read_data_yaml`
 def _place(root: Path, entry: Any, path: Path) -> Path:
     "Folder or list behind an entry."
     text = plain_text(entry)
-    if text is None: raise DataError(f'{path}: {shown(entry)} is no folder; write a path, such as images/train')
+    if text is None: raise DataError(f'{path}: {shown(entry)} is not a folder; write a path, such as images/train')
     for written in (text, text.removeprefix('../'), Path(text).name):
         if (root/written).exists(): return root/written
     raise DataError(f'{path}: there is no {root/text}; correct the entry, or path, where the entries start')
@@ -225,7 +225,7 @@ def yolo_objects(path: Path, # a label file
             continue
         number, bbox = parsed
         if not number.is_integer() or not 0 <= number < 1e6 or (data.names and number not in data.names):
-            known = f'those of {data.source} are {shown(list(data.names))}' if data.names else 'they are whole numbers'
+            known = f'{data.source} names {shown(list(data.names))}' if data.names else 'classes are whole numbers'
             findings.add('unknown class', where, f'class {number:g}; {known}', 'correct the number or add its name')
             continue
         objects.append({'bbox': bbox, 'category_id': int(number), PLACE: where})
@@ -247,7 +247,7 @@ def _note_strays(pictures: Sequence[Path], labels: Sequence[Path], findings: Fin
         names = [n for n in files_of(folder, '.txt') if (folder, Path(n).stem) not in known]
         for name in names:
             if class_file([folder]) == folder/name or name == 'train.txt': continue
-            findings.add('stray label file', str(folder/name), f'no picture is called {Path(name).stem}')
+            findings.add('stray label file', str(folder/name), f'there is no picture {Path(name).stem}')
 
 # %% ../../nbs/6_data/08b_yolo.ipynb #read-yolo
 def read_yolo(cfg: SSDConfig, # data, train_split, val_split

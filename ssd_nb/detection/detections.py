@@ -23,7 +23,7 @@ class LabelledBoxes:
     boxes: np.ndarray # [n, 4] float32 xyxy in pixels of the original image, within it
     scores: np.ndarray # [n] float32 in 0..1
     labels: np.ndarray # [n] int32 in 1..class_num - 1
-    names: tuple[str, ...] = () # of label 1, 2, ...; empty where they are not known
+    classes: tuple[str, ...] = () # names of label 1, 2, ..., as in the configuration; empty where they are not known
     category_ids: tuple[int, ...] = () # of label 1, 2, ... in COCO's files; empty: the labels themselves
     size: tuple[int, int] | None = None # height and width of the image in pixels
     image: AnyImage | None = None # where it is known
@@ -32,9 +32,14 @@ class LabelledBoxes:
     def __repr__(self) -> str: return f'Detections({self.summary()})'
     def __str__(self) -> str: return detection_table(self)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        "The name of label 0, 1, 2, ...: the background, then the classes; empty where they are not known."
+        return ('background', *self.classes) if self.classes else ()
+
     def called(self, label: int) -> str:
-        "The name of a label."
-        return self.names[label - 1] if self.names else f'class {label}'
+        "The name of a label; 'class 3' where names are not known."
+        return self.names[label] if self.names else f'class {label}'
 
     def summary(self) -> str:
         "What was found, in words: '2 car, 1 tree'."
@@ -70,8 +75,7 @@ class DrawnBoxes(LabelledBoxes):
         "The image with its boxes, 480 to 1600 pixels on its longer side."
         shown = self.pixels(image)
         longer = min(max(*shown.shape[:2], 480), 1600)
-        names = self.names or None
-        return show_image(shown, self.boxes, self.labels.tolist(), self.scores.tolist(), names,
+        return show_image(shown, self.boxes, self.labels.tolist(), self.scores.tolist(), self.classes or None,
                           **{'side': longer/100, **kwargs})
 
     def save(self, path: str | Path, image: AnyImage | None = None) -> Path:

@@ -138,7 +138,8 @@ def to_cells(window: np.ndarray, # [4] yxyx in fractions of the image
             ) -> tuple[np.ndarray, int]: # [4] yxyx in cells, pixels along a side of a cell
     "The smallest rectangle of whole cells around a window."
     pixels = window*shape[[0, 1, 0, 1]]
-    k = reduction(*(pixels[2:] - pixels[:2]), size)
+    height, width = pixels[2:] - pixels[:2]
+    k = reduction(height, width, size)
     cells = np.concatenate([np.floor(pixels[:2]/k + 1e-6), np.ceil(pixels[2:]/k - 1e-6)]) # 1e-6: 48.0000001 is still 48
     return cells.astype(int), k
 
@@ -184,15 +185,17 @@ def load_square(image: np.ndarray | Path | bytes, # pixels [H, W, 3], or where t
                 shape: tuple[int, int], # height and width of the image in pixels
                ) -> np.ndarray: # [size, size, 3] uint8
     "The whole image as a square."
-    shape = np.asarray(shape)
-    return show_window(image, *to_cells(WHOLE, shape, size), shape, size)
+    sides = np.asarray(shape)
+    cells, k = to_cells(WHOLE, sides, size)
+    return show_window(image, cells, k, sides, size)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-051
 def resize(image: np.ndarray, # [H, W, 3] uint8
            size: int, # side of the result
           ) -> np.ndarray: # [size, size, 3] uint8
     "The whole image as a square."
-    return load_square(image, size, image.shape[:2])
+    height, width, _ = image.shape
+    return load_square(image, size, (height, width))
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-056
 def flip_boxes(boxes: np.ndarray, # [m, 4] yxyx
@@ -246,7 +249,8 @@ def draw_canvas(cfg: AugmentConfig, # expand, expand_ratio
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-067
 def mean_colour(cfg: AugmentConfig) -> tuple[int, int, int]: # RGB in 0..255
     "The colour that normalisation turns into zeros; it fills a canvas."
-    return tuple(round(255*v) for v in cfg.pixel_mean)
+    red, green, blue = cfg.pixel_mean
+    return round(255*red), round(255*green), round(255*blue)
 
 # %% ../../nbs/3_learning/05_augment.ipynb #cell-072
 def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where to read them
@@ -257,12 +261,12 @@ def augment(image: np.ndarray | Path | bytes, # pixels [H, W, 3] uint8, or where
             shape: tuple[int, int] | None = None, # height and width; needed if `image` is to be read
            ) -> tuple[np.ndarray, np.ndarray, np.ndarray]: # picture [S, S, 3] uint8, boxes [k, 4] float32, labels [k]
     "One random view of an image and of the objects on it."
-    shape, size = np.array(image.shape[:2] if shape is None else shape), cfg.image_size
+    sides, size = np.array(image.shape[:2] if isinstance(image, np.ndarray) else shape), cfg.image_size
     canvas = draw_canvas(cfg, rng)
-    crop = draw_crop(into_window(boxes, canvas), shape, cfg, rng)
-    cells, k = to_cells(out_of_window(crop, canvas), shape, size)
-    boxes, labels = objects_in(boxes, labels, cells*k/shape[[0, 1, 0, 1]])
-    picture = show_window(image, cells, k, shape, size, mean_colour(cfg))
+    crop = draw_crop(into_window(boxes, canvas), sides, cfg, rng)
+    cells, k = to_cells(out_of_window(crop, canvas), sides, size)
+    boxes, labels = objects_in(boxes, labels, cells*k/sides[[0, 1, 0, 1]])
+    picture = show_window(image, cells, k, sides, size, mean_colour(cfg))
     if rng.random() < cfg.flip: picture, boxes = cv2.flip(picture, 1), flip_boxes(boxes)
     picture = change_colours(picture, *rng.uniform(1 - cfg.jitter, 1 + cfg.jitter, 3))
     if cfg.hue: picture = turn_hue(picture, rng.uniform(-cfg.hue, cfg.hue))

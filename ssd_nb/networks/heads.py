@@ -48,7 +48,6 @@ def head_rows(cfg: NetworkConfig, # classes, and boxes at a cell
     if len(maps) != known:
         raise ConfigError(f'aspect_ratios: for {known} feature maps, but {cfg.network} makes {len(maps)}')
     for output, each in (('locs', 4), ('logits', cfg.class_num)):
-        for m in maps:
-            name, k = f'{output}{m.feature_map}', m.feature_map
-            found = layers(name, m.cout, each*len(cfg.maps[k].shapes))
-            yield Row(name, (m.name,), found, 'head', feature_map=k, output=output)
+        for k, m in enumerate(maps):
+            found = layers(f'{output}{k}', m.cout, each*len(cfg.maps[k].shapes))
+            yield Row(f'{output}{k}', (m.name,), found, 'head', feature_map=k, output=output)

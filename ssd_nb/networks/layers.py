@@ -4,6 +4,7 @@
 
 # %% ../../nbs/2_network/01_layers.ipynb #cell-002
 from __future__ import annotations
+import math
 from dataclasses import dataclass
 from typing import Iterable, Iterator
 from ..boxes.default_boxes import BoxConfig
@@ -12,7 +13,7 @@ from ..fields import number
 
 # %% auto #0
 __all__ = ['OP_KINDS', 'NORM_KINDS', 'same_padding', 'Layer', 'size_after', 'same_conv', 'Row', 'row_sizes', 'Parameter',
-           'layer_kinds', 'row_parameters', 'NetworkConfig', 'check_blocks']
+           'layer_kinds', 'row_parameters', 'row_multiplications', 'NetworkConfig', 'check_blocks']
 
 # %% ../../nbs/2_network/01_layers.ipynb #cell-005
 def same_padding(size: int, # pixels along an axis
@@ -93,7 +94,7 @@ def row_sizes(rows: Iterable[Row], # in the order of computation
               image_shape: tuple[int, int], # height and width of the input
              ) -> dict[str, tuple[int, int]]: # name of a row, or 'image', to height and width of its output
     "The size of everything that is computed."
-    sizes = {'image': tuple(image_shape)}
+    sizes = {'image': image_shape}
     for r in rows:
         size = sizes[r.sources[0]]
         for layer in r.layers: size = size_after(layer, size)
@@ -134,6 +135,20 @@ def row_parameters(rows: Iterable[Row]) -> Iterator[Parameter]: # what is shared
             shape = layer.shape if kind == 'weight' else (layer.cout,)
             if name not in seen: yield Parameter(name, shape, kind, row.part)
             seen.add(name)
+
+# %% ../../nbs/2_network/01_layers.ipynb #work
+def row_multiplications(rows: Iterable[Row], # in the order of computation
+                        image_shape: tuple[int, int], # height and width of the input
+                       ) -> dict[str, int]: # name of a row to multiplications for an image
+    "What the convolutions of each row cost."
+    rows = list(rows)
+    found, sizes = {}, row_sizes(rows, image_shape)
+    for row in rows:
+        size, found[row.name] = sizes[row.sources[0]], 0
+        for layer in row.layers:
+            size = size_after(layer, size)
+            if layer.op == 'conv': found[row.name] += math.prod(layer.shape)*math.prod(size)
+    return found
 
 # %% ../../nbs/2_network/01_layers.ipynb #networkconfig
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-002
 from __future__ import annotations
+import math
 from dataclasses import replace
-from typing import Callable, Iterator
+from typing import Callable, Iterable, Iterator
 from .heads import head_rows, separable_head
-from .layers import Layer, NetworkConfig, Row, same_conv
+from .layers import Layer, NetworkConfig, Row, same_conv, size_after
 
 # %% auto #0
 __all__ = ['bottleneck', 'inverted_residual', 'blocks', 'pointwise', 'backbone', 'padded', 'separable_extra', 'extras',
-           'mobilenet_v2']
+           'mobilenet_v2', 'field_after', 'receptive_fields']
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011
 def bottleneck(name: str, # of the row
@@ -21,11 +22,10 @@ def bottleneck(name: str, # of the row
               ) -> tuple[Layer, ...]:
     "Expand, depthwise, project."
     cin, hidden, cout = channels
-    after = tuple(-(-n//stride) for n in size)
     expand = same_conv(f'{name}.expand', cin, hidden, size, norm='batch', act='relu6')
     depthwise = same_conv(f'{name}.depthwise', hidden, hidden, size, 3, stride, groups=hidden, norm='batch',
                           act='relu6')
-    project = same_conv(f'{name}.project', hidden, cout, after, norm='batch')
+    project = same_conv(f'{name}.project', hidden, cout, size_after(depthwise, size), norm='batch')
     return expand, depthwise, project
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-011-2
@@ -54,7 +54,7 @@ def blocks(groups: tuple[tuple[int, ...], ...], # (t, c, n, s)
         for k in range(repeats):
             step = stride if k == 0 else 1
             row = inverted_residual(f'block{first}', row, size, ratio, cout, step)
-            size = tuple(-(-n//step) for n in size)
+            for layer in row.layers: size = size_after(layer, size)
             first += 1
             yield row, size
 
@@ -68,7 +68,7 @@ def pointwise(name: str, source: Row, cout: int, feature_map: int) -> Row:
 def backbone(cfg: NetworkConfig) -> Iterator[tuple[Row, tuple[int, int]]]: # each row, and the size of its output
     "MobileNetV2 with the first two feature maps."
     stem = same_conv('stem', 3, cfg.stem_channels, cfg.image_shape, 3, 2, norm='batch', act='relu6')
-    row, size = Row('stem', ('image',), (stem,)), tuple(-(-n//2) for n in cfg.image_shape)
+    row, size = Row('stem', ('image',), (stem,)), size_after(stem, cfg.image_shape)
     yield row, size
     number = 1
     for groups in (cfg.features_1, cfg.features_2):
@@ -92,6 +92,7 @@ def separable_extra(name: str, size: tuple[int, int], channels: tuple[int, int, 
     narrow, depthwise, widen = bottleneck(name, size, channels, 2)
     return narrow, depthwise, replace(widen, act='relu6')
 
+# %% ../../nbs/2_network/03_mobilenet.ipynb #extras
 def extras(cfg: NetworkConfig, # channels and ratios
            row: Row, # the second feature map
            size: tuple[int, int], # height and width of its output
@@ -101,7 +102,7 @@ def extras(cfg: NetworkConfig, # channels and ratios
     for k, (cout, ratio) in enumerate(zip(cfg.extra_channels, cfg.extra_ratios), start=1):
         channels = row.cout, round(row.cout*ratio), cout
         row = Row(f'extra{k}', (row.name,), layers(f'extra{k}', size, channels), 'neck', feature_map=k + 1)
-        size = tuple(-(-n//2) for n in size)
+        for layer in row.layers: size = size_after(layer, size)
         yield row
 
 # %% ../../nbs/2_network/03_mobilenet.ipynb #cell-017-2
@@ -112,3 +113,27 @@ def mobilenet_v2(cfg: NetworkConfig) -> Iterator[Row]:
     trunk += extras(cfg, row, size)
     yield from trunk
     yield from head_rows(cfg, [r for r in trunk if r.feature_map is not None], separable_head)
+
+# %% ../../nbs/2_network/03_mobilenet.ipynb #fields
+def field_after(layer: Layer, # with its padding
+                field: tuple[float, float, float], # of what enters: side, step between two cells, first cell's centre
+               ) -> tuple[float, float, float]: # the same of what leaves
+    "The receptive field behind a layer, in pixels of the image. An average sees all."
+    side, step, first = field
+    if layer.op == 'average': return math.inf, step, first
+    if layer.op == 'upsample': return side + step, step/2, first # every other cell lies between two
+    reach = layer.dilation*(layer.kernel - 1)
+    return side + reach*step, step*layer.stride, first + (reach/2 - layer.padding[0])*step
+
+# %% ../../nbs/2_network/03_mobilenet.ipynb #receptive
+def receptive_fields(rows: Iterable[Row], # in the order of computation
+                    ) -> dict[str, tuple[float, float, float]]: # name of a row: side, step, first cell's centre
+    "What a cell of each row sees, in pixels. Of rows that are added the widest counts; gates tell every cell the same."
+    found: dict[str, tuple[float, float, float]] = {'image': (1, 1, .5)}
+    for row in rows:
+        field = found[row.sources[0]]
+        for layer in row.layers: field = field_after(layer, field)
+        added = [found[name] for name in row.sources[1:]] if row.combine == 'add' else []
+        side, _, first = max([field, *added], key=lambda one: one[0])
+        found[row.name] = side, field[1], first
+    return found

@@ -42,6 +42,7 @@ class Block(NamedTuple):
     act: str # relu or hardswish
     stride: int # of the depthwise convolution
 
+# %% ../../nbs/2_network/06_mobilenet_v3.ipynb #blocks-2
 EARLY = ( # before the first feature map
     Block(3, 16, 16, False, 'relu', 1), Block(3, 64, 24, False, 'relu', 2), Block(3, 72, 24, False, 'relu', 1),
     Block(5, 72, 40, True, 'relu', 2), Block(5, 120, 40, True, 'relu', 1), Block(5, 120, 40, True, 'relu', 1),
@@ -97,6 +98,7 @@ def trunk_v3() -> Iterator[Row]:
 # %% ../../nbs/2_network/06_mobilenet_v3.ipynb #whole
 FURTHER = (512, 256, 256, 128) # channels of the further feature maps
 
+# %% ../../nbs/2_network/06_mobilenet_v3.ipynb #whole-2
 def mobilenet_v3_large(cfg: NetworkConfig) -> Iterator[Row]: # class_num and the boxes at a cell
     "Backbone, further feature maps, location heads, class heads."
     trunk = list(trunk_v3())

@@ -16,7 +16,6 @@ __all__ = ['WIDTH', 'EPS', 'SEPARABLES', 'merged_rows', 'check_pyramid', 'pyrami
 
 # %% ../../nbs/2_network/07_pyramid.ipynb #merged
 WIDTH = 256 # channels of every map of the pyramid
-EPS = 1e-5 # added to the variance in the batch norms of pyramid and MobileNetV1, as the reference has it
 
 def merged_rows(levels: Sequence[Row], # of the backbone, the finest first; each has half the cells of the one before
                ) -> Iterator[Row]:
@@ -38,6 +37,9 @@ def check_pyramid(cfg: NetworkConfig) -> None:
     if len(counts) > 1:
         raise ConfigError(f'aspect_ratios: {cfg.network} has one head for all maps, so all need the same number of '
                           f'boxes at a cell, not {sorted(counts)}')
+
+# %% ../../nbs/2_network/07_pyramid.ipynb #eps
+EPS = 1e-5 # added to the variance in the batch norms of pyramid and MobileNetV1, as the reference has it
 
 # %% ../../nbs/2_network/07_pyramid.ipynb #maps-2
 def pyramid(cfg: NetworkConfig, # size of the picture

@@ -34,6 +34,7 @@ def residual_rows(k: int, # number of the block
 # %% ../../nbs/2_network/08_resnet.ipynb #trunk
 GROUPS_50 = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)) # channels in the middle, blocks, first stride
 
+# %% ../../nbs/2_network/08_resnet.ipynb #resnet50
 def resnet50(cfg: NetworkConfig) -> Iterator[Row]:
     "The backbone."
     stem = same_conv('stem', 3, 64, cfg.image_shape, 7, 2, norm='batch', act='relu')

@@ -10,7 +10,7 @@ from typing import Callable, Iterator
 import numpy as np
 from ..errors import ConfigError
 from ..fields import nearest
-from .layers import NetworkConfig, Parameter, Row, row_parameters, row_sizes, size_after
+from .layers import NetworkConfig, Parameter, Row, row_multiplications, row_parameters, row_sizes
 from .mobilenet import mobilenet_v2
 from .mobilenet_v3 import mobilenet_v3_large
 from .openimages import mobilenet_v2_openimages
@@ -49,13 +49,7 @@ def count(cfg: NetworkConfig) -> int: # numbers
 # %% ../../nbs/2_network/09_table.ipynb #networks-4
 def multiplications(cfg: NetworkConfig) -> dict[str, int]: # name of a row to multiplications for an image
     "What the convolutions of each row cost."
-    found, sizes = {}, row_sizes(rows(cfg), cfg.image_shape)
-    for row in rows(cfg):
-        size, found[row.name] = sizes[row.sources[0]], 0
-        for layer in row.layers:
-            size = size_after(layer, size)
-            if layer.op == 'conv': found[row.name] += math.prod(layer.shape)*size[0]*size[1]
-    return found
+    return row_multiplications(rows(cfg), cfg.image_shape)
 
 # %% ../../nbs/2_network/09_table.ipynb #check
 def feature_map_sizes(cfg: NetworkConfig) -> tuple[tuple[int, int], ...]: # height and width in cells
@@ -89,6 +83,7 @@ def least_batch(cfg: NetworkConfig) -> int: # images
 # %% ../../nbs/2_network/09_table.ipynb #cell-029
 STARTS = dict(gamma=1., variance=1., scale=20.) # of what is not drawn; all else starts at 0. 20: ParseNet, section 3.3
 
+# %% ../../nbs/2_network/09_table.ipynb #truncated
 def truncated_normal(shape: tuple[int, ...], # of the array
                      sigma: float, # standard deviation of the normal before truncation
                      rng: np.random.Generator, # source of randomness

@@ -216,7 +216,7 @@ def _report_sections(run: Run, learn: Dataset, judge: Dataset | None, train_mAP:
     facts = facts_of(run, learn, judge, found, AP, train_mAP)
     advice = ''.join(f'<li><b>{html_text(a.fact)}</b>: {html_text(a.remedy)}</li>' for a in next_steps(facts))
     preset, changes = departures(run.cfg)
-    use = (f'ssd_nb predict PICTURES --checkpoint_path {run.folder}', f'ssd_nb eval --checkpoint_path {run.folder}',
+    use = (f'ssd_nb predict {run.folder} PICTURES', f'ssd_nb eval {run.folder}',
            f'ssd_nb export {run.folder}')
     return {'Numbers': numbers_section(run, facts, numbers), 'What to try next': f'<ul>{advice}</ul>',
             'While training': html_picture(curves(run.steps), 'loss, learning rate and mAP') if run.steps else '',
