@@ -166,6 +166,18 @@ def test_stale_and_foreign(raw, copy, tmp_path):
         open_data(replace(raw, mindrecord_dir=tmp_path/'home'/'letter.txt'), True)
     assert [p.name for p in (tmp_path/'home').iterdir()] == ['letter.txt']
 
+@needs_mindspore
+def test_a_new_picture_without_labels_makes_a_record_of_yolo_stale(tmp_path):
+    from PIL import Image
+    (root := tmp_path/'yolo').mkdir()
+    for name in 'abc':
+        Image.new('RGB', (80, 60)).save(root/f'{name}.png')
+        (root/f'{name}.txt').write_text('0 0.5 0.5 0.2 0.4\n')
+    cfg = SSDConfig(data=root, dataset='yolo', class_num=0, val_fraction=0., mindrecord_dir=tmp_path/'records')
+    assert len(open_data(cfg, True).records) == 3
+    Image.new('RGB', (80, 60)).save(root/'lawn.png')
+    with pytest.raises(DataError, match='annotations of this --dataset are others now'): open_data(cfg, True)
+
 def test_an_image_that_was_not_written(tmp_path):
     import sqlite3
     with sqlite3.connect(tmp_path/'s.db') as db:

@@ -75,9 +75,10 @@ class ShardImage:
                             'delete the folder, and the record is made again')
         return data
 
-# %% ../../nbs/6_data/12_shards.ipynb #cell-015
+# %% ../../nbs/6_data/12_shards.ipynb #header-page
 HEADER, PAGE = 1 << 24, 1 << 25 # bytes: a shard is a header and pages
 
+# %% ../../nbs/6_data/12_shards.ipynb #cell-015
 def _mindspore_writer(work: Path, usage: Usage) -> Any:
     "MindSpore's writer of the shards, with the schema set."
     patient_threads()
@@ -121,6 +122,14 @@ def _row_bounds(shard: Path) -> deque[tuple[int, int]]:
         rows = db.execute(f'SELECT {columns} FROM INDEXES ORDER BY ROW_ID').fetchall()
     return deque((HEADER + page*PAGE + first, HEADER + page*PAGE + last) for page, first, last in rows)
 
+# %% ../../nbs/6_data/12_shards.ipynb #next-place
+def _next_place(data: bytes, maps: Sequence[mmap.mmap], rows: Sequence[deque]) -> tuple[int, int]:
+    "Number of the shard whose next row holds an image, and the offset in it; -1 where none does."
+    for k, (shard, coming) in enumerate(zip(maps, rows)):
+        offset = shard.find(data, *coming[0]) if coming else -1
+        if offset >= 0: return k, offset
+    return -1, -1
+
 # %% ../../nbs/6_data/12_shards.ipynb #cell-020
 def find_images_in(shards: Sequence[Path], # in any order
                    images: Iterable[bytes], # in the order of writing
@@ -138,10 +147,3 @@ def find_images_in(shards: Sequence[Path], # in any order
             rows[k].popleft()
             places.append((shards[k].name, offset, len(data), zlib.crc32(data)))
     return places
-
-def _next_place(data: bytes, maps: Sequence[mmap.mmap], rows: Sequence[deque]) -> tuple[int, int]:
-    "Number of the shard whose next row holds an image, and the offset in it; -1 where none does."
-    for k, (shard, coming) in enumerate(zip(maps, rows)):
-        offset = shard.find(data, *coming[0]) if coming else -1
-        if offset >= 0: return k, offset
-    return -1, -1
