@@ -14,7 +14,7 @@ EXTRAS = ('torch', 'mindspore', 'tensorboard', 'export', 'sliders', 'weights', '
 extras = {name: listed(f'{name}_requirements') for name in EXTRAS}
 readme = here/'README.md'
 setup(
-    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=cfg['keywords'],
+    name=cfg['lib_name'], version=cfg['version'], description=cfg['description'], keywords=listed('keywords'),
     author=cfg['author'], author_email=cfg['author_email'] or None, url=cfg['git_url'] or None,
     license='Apache-2.0',
     long_description=readme.read_text(encoding='utf-8') if readme.exists() else '', long_description_content_type='text/markdown',
@@ -23,5 +23,8 @@ setup(
     install_requires=listed('requirements'), extras_require=extras, zip_safe=False,
     entry_points={'console_scripts': listed('console_scripts'),
                   'nbdev': [f'{cfg["lib_name"]}={cfg["lib_path"]}._modidx:d']},
-    classifiers=['License :: OSI Approved :: Apache Software License', 'Natural Language :: English', 'Programming Language :: Python :: 3'],
+    classifiers=['Intended Audience :: Developers', 'Intended Audience :: Education', 'Intended Audience :: Science/Research',
+                 'License :: OSI Approved :: Apache Software License', 'Natural Language :: English',
+                 'Operating System :: POSIX :: Linux', *(f'Programming Language :: Python :: 3.{k}' for k in (10, 11, 12)),
+                 'Topic :: Scientific/Engineering :: Image Recognition', 'Typing :: Typed'],
 )

@@ -15,6 +15,9 @@ NBS, LIBRARY = ROOT/'nbs', ROOT/'ssd_nb'
 TABS = {'Concept path': '1234', "Engineer's path": '56789', 'Tools': '0'} # numbers of the parts, in the order of tabs
 TOP = {'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md', 'CODE_OF_CONDUCT.md': 'code_of_conduct.md'}
 CODE = re.compile(r'(```.*?```)', re.S) # a block of code in markdown
+SPOKEN = re.compile(r'(<mi>(?:ln|log|exp|min|max)</mi>)(?=<m[in]>)') # functions without a bracket need a space
+INLINE = re.compile(r'(?<!<pre>)<code>[^<]*</code>') # code in a sentence
+FLAG = re.compile(r'--\w+') # of a command
 NAME = re.compile(r'(?<![\[`])`(\w+)`(?![\]`])') # a name in prose
 
 def notebooks() -> list[Path]:
@@ -160,8 +163,10 @@ def formula(found: re.Match) -> str:
     "A formula as MathML, which browsers draw by themselves."
     text = found[2].replace('&lt;', '<').replace('&gt;', '>').replace('&amp;', '&')
     drawn = convert(text.strip()[2:-2], display='block' if found[1] == 'div' else 'inline')
+    drawn = SPOKEN.sub(r'\1<mspace width="0.17em" />', drawn)
     return f'<span class="long">{drawn}</span>' if found[1] == 'span' and len(text) > 40 else drawn
 
 def on_page_content(html, **kwargs):
-    "Formulas, after markdown has marked them."
-    return re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.S)
+    "Formulas, after markdown has marked them; flags, which do not break after their hyphens."
+    html = re.sub(r'<(span|div) class="arithmatex">(.*?)</\1>', formula, html, flags=re.S)
+    return INLINE.sub(lambda found: FLAG.sub(r'<span class="flag">\g<0></span>', found[0]), html)

@@ -18,6 +18,7 @@ COMMANDS = dict(
     demo='see what published weights find on photographs',
     data='check, show, convert or split your own data set',
     train='train a detector, or go on with an interrupted run',
+    report='write the report of a run again, or of one that was stopped',
     eval='measure a trained network: COCO metrics, every detection, pictures of what went wrong',
     predict='detect objects in photographs, films and cameras',
     export='write a trained network for other programs, as ONNX or MindIR',

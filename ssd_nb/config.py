@@ -34,7 +34,7 @@ class StartConfig(Numbers):
     pre_trained: str = number('',
         "checkpoint file, run folder or name of published weights to start from; empty starts from random weights")
     pre_trained_epoch_size: int = number(0,
-        "epochs that pre_trained has learnt: go on at that epoch of the schedule, with its momentum", low=0)
+        "epochs that pre_trained (the last of a run) has learnt: go on at that epoch, with its momentum", low=0)
     skip_rates_only: bool | None = rule(False, True,
         "pre_trained_epoch_size skips learning rates, but all epochs are run and the momentum is lost")
     filter_weight: bool = number(False,
@@ -248,10 +248,21 @@ def config_values(args: argparse.Namespace) -> dict[str, Any]:
     "The configuration fields that were given as flags, or as a path without a flag."
     names = {f.name for f in fields(SSDConfig)}
     values = {k: v for k, v in vars(args).items() if k in names}
-    path = getattr(args, 'path', None)
+    path = getattr(args, 'path', None) or _after_a_switch(args, values)
     if path and values.get('data', path) != path:
         raise ConfigError(f'data: both {path} and --data {values["data"]} are given; name one data set')
     return values | dict(data=path) if path else values
+
+# %% ../nbs/5_numbers/01_config.ipynb #after-a-switch
+def _after_a_switch(args: argparse.Namespace, values: dict[str, Any]) -> str | None:
+    "The data set's path if it stands behind a switch, as in `--run_eval pictures`; the switch is then true."
+    if not hasattr(args, 'path'): return None
+    for name, value in values.items():
+        switch = field_types(SSDConfig)[name] is bool and isinstance(value, str)
+        if switch and value.lower() not in ('true', 'false') and Path(value).exists():
+            values[name] = True
+            return value
+    return None
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-039-2
 def config_from_args(args: argparse.Namespace, # from a parser of `make_parser`

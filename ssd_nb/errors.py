@@ -7,16 +7,18 @@ from __future__ import annotations
 import _thread
 import importlib
 import os
+import re
 import sys
 import threading
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from io import TextIOWrapper
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Callable, Iterator, TextIO
 
 # %% auto #0
-__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'leave', 'plain_errors',
-           'MissingPackage', 'patient_threads', 'optional', 'Later', 'later']
+__all__ = ['UserError', 'ConfigError', 'DataError', 'CheckpointError', 'Tolerant', 'heard_again', 'leave', 'as_called',
+           'plain_errors', 'MissingPackage', 'patient_threads', 'optional', 'Later', 'later']
 
 # %% ../nbs/0_tools/01_errors.ipynb #cell-003
 class UserError(Exception):
@@ -79,13 +81,21 @@ def leave(sentence: str, # for standard error
     sys.stderr.write(f'{sentence}\n') # at once: other processes of a group may write, too
     raise SystemExit(status) from why
 
+# %% ../nbs/0_tools/01_errors.ipynb #as-called
+def as_called(text: str, # with commands such as `python -m ssd_nb.train`
+             ) -> str:
+    "A text whose commands are written as this one was called: `ssd_nb train` after the console command."
+    started = Path(sys.argv[0])
+    if started.stem != 'ssd_nb' and (started.parent.name, started.stem) != ('ssd_nb', '__main__'): return text
+    return re.sub(r'python -m ssd_nb\.(\w+)\b(?!\.\w)', r'ssd_nb \1', text)
+
 # %% ../nbs/0_tools/01_errors.ipynb #plain-errors
 @contextmanager
 def plain_errors() -> Iterator[None]:
     "Turn what a user can mend into a sentence on standard error and exit status 2, Ctrl-C into status 130."
     with redirect_stdout(Tolerant(sys.stdout)), redirect_stderr(Tolerant(sys.stderr)), heard_again():
         try: yield
-        except UserError as e: leave(f'error: {e}', 2, e)
+        except UserError as e: leave(f'error: {as_called(str(e))}', 2, e)
         except KeyboardInterrupt as e: leave('interrupted; no file is left half written', 130, e)
         except OSError as e:
             if not e.strerror: raise # not the system's: a fault of the program

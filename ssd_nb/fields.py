@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterable, Iterator, Sequence, TypeVar
 import yaml
-from .errors import ConfigError
+from .errors import ConfigError, as_called
 
 # %% auto #0
 __all__ = ['number', 'rule', 'coerce', 'nearest', 'called_as', 'Parser', 'field_types', 'check_range', 'checked', 'Numbers',
@@ -105,7 +105,14 @@ def called_as(name: str, # of a command, e.g. eval
 
 # %% ../nbs/0_tools/06_fields.ipynb #parser
 class Parser(argparse.ArgumentParser):
-    "An argument parser that refuses unknown flags with the nearest right one."
+    "An argument parser that refuses unknown flags with the nearest right one, and names commands `as_called`."
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.prog = as_called(self.prog)
+
+    def format_help(self) -> str: return as_called(super().format_help())
+    def format_usage(self) -> str: return as_called(super().format_usage())
+
     def parse_args(self, args: Sequence[str] | None = None, # type: ignore[override]
                    namespace: Any = None) -> argparse.Namespace:
         known, unknown = self.parse_known_args(args, namespace)

@@ -4,6 +4,7 @@
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-002
 from __future__ import annotations
+import errno
 import os
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import Any, Iterator
 from .errors import ConfigError, DataError
 
 # %% auto #0
-__all__ = ['replacing', 'locked', 'next_folder']
+__all__ = ['replacing', 'locked', 'alone_in', 'next_folder']
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-003
 @contextmanager
@@ -62,6 +63,43 @@ def _hold(path: Path) -> Any:
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
     file.close()
     return None
+
+# %% ../nbs/0_tools/02_files.ipynb #alone
+@contextmanager
+def alone_in(folder: Path, # that this process is going to write into
+            ) -> Iterator[None]:
+    "Only this process is inside. Raises `ConfigError` at once if another one is; one that was killed is not."
+    path = folder/'.lock'
+    file = open(path, 'a+', encoding='utf-8')
+    try: _take(file)
+    except OSError as e:
+        if e.errno in (errno.EACCES, errno.EAGAIN): raise _taken(folder, file) from e
+    if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino: raise _taken(folder, file)
+    with file:
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+        try: yield
+        finally:
+            with suppress(OSError): path.unlink() # Windows keeps a file that is open
+
+# %% ../nbs/0_tools/02_files.ipynb #alone-2
+def _take(file: Any) -> None:
+    "Lock an open file for this process; `OSError` if another one has it."
+    if sys.platform == 'win32':
+        import msvcrt # Windows alone has it
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl # Unix alone has it
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+def _taken(folder: Path, file: Any) -> ConfigError:
+    "Who is inside, and what to do."
+    pid = ''
+    with file, suppress(OSError):
+        file.seek(0)
+        pid = file.read().strip()
+    who = f'process {pid}' if pid else 'another process'
+    return ConfigError(f'{folder}: {who} is writing into this folder; wait until it has ended, or end it')
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-041
 def next_folder(stem: str | Path, # e.g. runs/shapes

@@ -16,12 +16,13 @@ from .backends.session import LAUNCHED, Alone, Group, Session, join, launcher, m
 from .detection.coco_eval import evaluate, format_report
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser
 from .errors import ConfigError, plain_errors
+from .files import alone_in
 from .fields import Parser, called_as
 from .data import mindrecord
 from .data.dataset import data_sentence
 from .data.records import Dataset
 from .training.evaluation import detect_all, evaluation_due, save_evaluation
-from .training.report import evaluated_session, leave_report
+from .training.report import evaluated_session, leave_report, report_if_stopped
 from .data.loader import check_batch, Loader
 from .learning.shapes import ensure
 from .training.defaults import asked_for, by_data_alone
@@ -29,7 +30,7 @@ from .training.folded import comes_folded, measure_norms
 from .training.start import continues, pretrained_state, run_rates
 from .training.stop import check_finite, last_words, leave_if_asked, Stop, Stopped
 from .training.run import (
-    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, save_run, start_run, write_steps)
+    end_epoch, keep_checkpoint, Place, resume_run, resumed_config, Run, save_run, start_run, tell_early, write_steps)
 from .training.metrics import event_format, EventFile, Step
 from .data.headers import HeaderCache
 
@@ -54,6 +55,7 @@ def train_epoch(session: Session, # in training
             run.took(Step(place.epoch + 1, number, lr, session.train_step(batch, lr)))
             run.recent.append((run.steps[-1], batch.image_ids))
             check_finite(run)
+            tell_early(run, len(loader))
             if number < len(loader): after_step(session, run, place.epoch, number, len(loader), stop)
             bar.update()
     run.settle() # the clock stops when the device is done
@@ -99,7 +101,9 @@ def judge_epoch(session: Session, # in training
     "Save, evaluate, and keep the best."
     save_run(run, session, Place(done.step, done.per_epoch, evaluate=True))
     leave_if_asked(run, stop)
+    begun = time.perf_counter()
     with stop.anytime(): better = evaluate_now(session, judge, run)
+    run.evaluating = time.perf_counter() - begun # for the estimate of the time that is left
     score = run.steps[-1].mAP
     if not better or score is None: return
     run.best = score
@@ -142,6 +146,7 @@ def begin(cfg: SSDConfig, # of the run
           per_epoch: int, # steps
           resume: Path | None, # an interrupted run
           group: Group, # devices
+          reasons: Sequence[str] = (), # a line for each number that was chosen for the data
          ) -> tuple[Run, Session, Place]:
     "Run, session and place to start from."
     session = make_session(cfg.backend, cfg)
@@ -153,7 +158,7 @@ def begin(cfg: SSDConfig, # of the run
         place = Place(cfg.pre_trained_epoch_size*per_epoch if continues(cfg) else 0, per_epoch)
     if state is None and cfg.pre_trained: state = pretrained_state(cfg)
     if state is not None: session.set_state(state)
-    run = run or start_run(cfg, group)
+    run = run or start_run(cfg, group, reasons)
     if cfg.tensorboard and run.writes:
         shown = len(run.steps) - place.evaluate # an evaluation that was lost is shown with its step
         run.events = EventFile(run.folder, shown)
@@ -166,8 +171,8 @@ def _greet(run: Run, place: Place, images: int) -> None:
     run.say(f'{images} images, {place.per_epoch} steps per epoch, {cfg.epoch_size} epochs, batch size {cfg.batch_size}'
             f'{devices}; results in {run.folder}')
     if place.epoch >= cfg.epoch_size:
-        run.say(f'all {cfg.epoch_size} epochs are done; to build on this run start another '
-                f'with --pre_trained {run.folder}')
+        run.say(f'all {cfg.epoch_size} epochs are done; --pre_trained {run.folder} starts another run '
+                'from these weights')
     elif place.step: run.say(f'going on in epoch {place.epoch + 1} after step {place.start}')
 
 # %% ../nbs/8_training/06_train.ipynb #cell-065-2
@@ -196,44 +201,49 @@ def _joined(cfg: SSDConfig) -> Group:
 # %% ../nbs/8_training/06_train.ipynb #train-code
 def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path of a data set, as `data`
           resume: str | Path | None = None, # folder of an interrupted run, whose configuration `cfg` is
+          reasons: Sequence[str] = (), # why its numbers are what they are; the run keeps them
           **values: Any, # numbers by name, over those of `cfg`; `preset` may be one of them
          ) -> Run: # what it left behind
     "Train a detector, on all devices of this process's group. Raises `UserError` or `Stopped` with a sentence."
-    if not isinstance(cfg, SSDConfig): cfg = asked_for(cfg, resume, values)
+    if not isinstance(cfg, SSDConfig): cfg, reasons = asked_for(cfg, resume, values)
     elif values: cfg = make_config(values, cfg)
     if cfg.tensorboard: event_format() # is it installed?
+    folder = Path(resume) if resume else None
     with Stop() as stop, ExitStack() as stack:
         with stop.anytime():
             group = _joined(cfg)
+            if folder and not group.rank: stack.enter_context(alone_in(folder)) # before any work
             headers = HeaderCache(Path(cfg.output_dir or 'runs/new').parent/'.headers.json') # beside the run
             cfg, learn, judge = open_splits(cfg, group, headers)
             check_batch(cfg)
             loader = stack.enter_context(Loader(learn, cfg, training=True, rank=group.rank, world=group.world))
-            run, session, place = begin(cfg, len(loader), Path(resume) if resume else None, group)
+            run, session, place = begin(cfg, len(loader), folder, group, reasons)
+            if run.writes and not folder: stack.enter_context(alone_in(run.folder))
             if not place.step and comes_folded(cfg): run.say(measure_norms(session, learn, cfg))
             run.category_ids = learn.category_ids
             if run.writes: headers.save() # only now that there is a run, so that a mistake leaves nothing behind
         stack.enter_context(last_words(run))
         _greet(run, place, len(learn.records))
-        train_epochs(session, loader, judge, run, place, stop)
+        with report_if_stopped(run, learn, judge): train_epochs(session, loader, judge, run, place, stop)
         leave_report(session, learn, judge, run, stop)
     return run
 
 # %% ../nbs/8_training/06_train.ipynb #cell-072
 HELP = '''Train a detector. The flags are grouped; each says what it does, its default stands in brackets.
 
-  python -m ssd_nb.train pictures                               a folder with annotations is enough
+  python -m ssd_nb.train PICTURES                               your own, annotated in any known format: enough
+  python -m ssd_nb.train PICTURES --epoch_size 50               any number may be given; the others are chosen
   python -m ssd_nb.train --preset tiny                          minutes on a CPU, on drawn scenes
-  python -m ssd_nb.train PATH                                   your own pictures, annotated in any known format
   python -m ssd_nb.train --coco_root /data/coco2017             SSD300-MobileNetV2 on COCO2017
   python -m ssd_nb.train --resume runs/coco-001                 go on with an interrupted run, exactly
   python -m ssd_nb.train ... --device_num 8                     eight devices, a process each
   python -m ssd_nb.train ... --pre_trained FILE --filter_weight from the weights of other classes
   python -m ssd_nb.train ... --amp bf16 --run_eval              half precision; evaluate while training
 
-Every run gets a folder of its own: config.yaml, last/best/epoch-N.safetensors, train.log, metrics.csv, curves.png,
-from evaluations report.json, predictions.json, detections.png, and at the end report.html: how it went, and what to try
-next. SIGTERM and Ctrl-C save before they end the run.'''
+Every run has a folder of its own: config.yaml, train.log, metrics.csv, curves.png; last.safetensors, from which it goes
+on; best.safetensors and epoch-N.safetensors, which hold weights only; from evaluations report.json, predictions.json
+and detections.png; at the end report.html: how it went, and what to try next. SIGTERM and Ctrl-C save before they end
+the run. Only one training at a time may write into a folder.'''
 
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
@@ -252,13 +262,13 @@ def _launch(cfg: SSDConfig, argv: Sequence[str]) -> None:
     os.execvp(command[0], [*command, *argv])
 
 # %% ../nbs/8_training/06_train.ipynb #launch-2
-def _given(args: Any) -> SSDConfig:
+def _given(args: Any) -> tuple[SSDConfig, list[str]]: # and a line for each number that was chosen for the data
     "The configuration that the flags ask for."
-    if args.resume: return resumed_config(Path(args.resume), args)
+    if args.resume: return resumed_config(Path(args.resume), args), []
     values = config_values(args)
     alone = values.get('data') and not args.preset and not args.config
     quiet = any(name in os.environ for name in LAUNCHED) # the launcher's process has said it
-    return by_data_alone(values, quiet) if alone else config_from_args(args)
+    return by_data_alone(values, quiet) if alone else (config_from_args(args), [])
 
 # %% ../nbs/8_training/06_train.ipynb #launch-3
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
@@ -267,10 +277,10 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
     argv = sys.argv[1:] if argv is None else list(argv)
     with plain_errors():
         args = train_parser().parse_args(argv)
-        cfg = _given(args)
+        cfg, reasons = _given(args)
         if cfg.tensorboard: event_format() # said once, before there are many processes
         if cfg.device_num > 1 and not any(name in os.environ for name in LAUNCHED): _launch(cfg, argv)
-        try: train(cfg, args.resume)
+        try: train(cfg, args.resume, reasons)
         except Stopped as e:
             if str(e): print(e, file=sys.stderr)
             raise SystemExit(128 + e.signum) from e

@@ -3,6 +3,7 @@ backends."""
 from __future__ import annotations
 import json
 from dataclasses import replace
+from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
@@ -151,9 +152,12 @@ def test_pictures_of_extreme_detectors(cfg, found):
     kinds, report = kinds_by_image(dataset, detections), evaluate(detections, dataset)
     ranks = rank_images(kinds)
     assert report.mAP == (1 if found == 'all' else 0) and {k.f1 for k in kinds} == {1. if found == 'all' else 0.}
-    assert len(review_picture(dataset, detections, columns=2).axes) == (4 if found == 'all' else 6)
+    fig = review_picture(dataset, detections, columns=2)
+    titles = [ax.get_title() for ax in fig.axes] # perfect: nothing is the worst; else best, worst, missed
+    assert len(titles) == len(set(titles)) == (2 if found == 'all' else 6) # each image once, by the name of its file
+    assert all(title.split(', F1')[0] in {Path(r.image).name for r in dataset.records} for title in titles)
     assert curves_picture(report)
-    assert bool(ranks['missed']) == (found == 'nothing') and not ranks['invented']
+    assert bool(ranks['missed']) == (found == 'nothing') and not ranks['false alarm']
     assert count_kinds(kinds)['missed'].sum() == (0 if found == 'all' else objects)
 
 def test_crowded_answers_stay_drawable(cfg, session):

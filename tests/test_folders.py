@@ -76,7 +76,7 @@ def test_presets_mean_what_they_meant(folder, tmp_path, monkeypatch, capsys):
     "With a preset or a file of numbers nothing is chosen."
     monkeypatch.chdir(tmp_path)
     started = []
-    monkeypatch.setattr('ssd_nb.train.train', lambda cfg, resume: started.append(cfg))
+    monkeypatch.setattr('ssd_nb.train.train', lambda cfg, resume, reasons: started.append(cfg))
     (tmp_path/'numbers.yaml').write_text('batch_size: 4\n')
     for args in (['--preset', 'tiny'], ['--config', 'numbers.yaml']): main([str(folder), *args])
     assert [(c.batch_size, c.epoch_size) for c in started] == [(16, 16), (4, 500)]

@@ -17,7 +17,7 @@ def test_kinds_are_consistent(seed):
         assert (kinds.objects == 'ignored').tolist() == (o.crowd | o.difficult).tolist() and 0 <= kinds.f1 <= 1
         counted = ~(o.crowd | o.difficult)
         same = (found[image].labels[:, None] == o.labels) & counted
-        for i in np.flatnonzero(kinds.detections == 'invented'):
+        for i in np.flatnonzero(kinds.detections == 'false alarm'):
             assert (overlap[i, same[i]] < .1).all() and (overlap[i, counted] < .5).all()
         for j in np.flatnonzero(kinds.objects == 'missed'): assert (overlap[:, j] < .5).all()
 

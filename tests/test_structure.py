@@ -19,9 +19,10 @@ WINGS = { # folder of notebooks: modules and packages that it exports
     '5_numbers': 'data_config config',
     '6_data': 'data',
     '7_frameworks': 'backends checkpoint weights',
-    '8_training': 'training train',
+    '8_training': 'training train report',
     '9_use': 'eval detector video predict export hub cli demo __main__ __init__'}
-HEAVY = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'tensorboardX', 'fcntl') # functions may import these and say why
+# functions may import these and say why
+HEAVY = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'tensorboardX', 'fcntl', 'msvcrt')
 PAIR = ('backends.torch', 'backends.mindspore', 'backends.onnx') # backends: the same things, by the same names
 DOORS = ('checkpoint', 'weights') # `load` of either opens a file; the second's takes a name, too
 SEAM = ('make_session', 'join', 'launcher') # what `backends.session` asks of either

@@ -84,7 +84,7 @@ def test_a_false_box_inside_a_difficult_object_is_false():
     found = {1: detections([[150, 120, 190, 160], [40, 40, 140, 90]], [.95, .9], [1, 1])} # false, then the car itself
     assert voc_scores(found, truth)['car'][1] == .5
     assert evaluate(found, truth).mAP == pytest.approx(.5)
-    assert error_kinds(found[1], objects_by_image(truth)[1]).detections.tolist() == ['invented', 'correct']
+    assert error_kinds(found[1], objects_by_image(truth)[1]).detections.tolist() == ['false alarm', 'correct']
 
 def test_the_same_box_inside_a_crowd_is_excused():
     truth = street((CAR, dict(difficult=0)), (WRECK, dict(iscrowd=1)))

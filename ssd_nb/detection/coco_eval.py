@@ -201,8 +201,9 @@ def evaluate(detections: Mapping[int, Detections], # by image id; an image witho
 # %% ../../nbs/4_detection/02_coco_eval.ipynb #cell-038
 def format_report(report: Report, # of `evaluate`
                  ) -> str: # several lines
-    "The twelve lines, a rule and mAP, as the reference prints them; then the note if there is one."
+    "The twelve lines, a rule and mAP, as the reference prints them; then what a -1 means and the note, if need be."
     lines = [*report.lines, '', '='*40, '', f'mAP: {report.mAP}']
+    if report.mAP >= 0 > min(report.stats.values()): lines.append('-1.000: there are no such objects to measure it on')
     if report.note: lines.append(report.note)
     return '\n'.join(lines)
 

@@ -19,7 +19,7 @@ __all__ = ['KIND_COLOURS', 'ErrorKinds', 'error_kinds', 'show_errors']
 @dataclass(frozen=True)
 class ErrorKinds:
     "Kinds of an image's detections and objects."
-    detections: np.ndarray # [n] str: correct, duplicate, ignored, wrong class, badly placed, invented
+    detections: np.ndarray # [n] str: correct, duplicate, ignored, wrong class, badly placed, false alarm
     objects: np.ndarray # [m] str: correct, ignored, wrong class, badly placed, missed
 
     @property
@@ -60,7 +60,7 @@ def error_kinds(found: Detections, # those worth looking at, e.g. of score 0.3 o
     touched = same_class & counts & touching
     of_detections = np.select(
         [taken >= 0, duplicate.any(1), ignored.any(1), confused.any(1), touched.any(1)],
-        ['correct', 'duplicate', 'ignored', 'wrong class', 'badly placed'], 'invented')
+        ['correct', 'duplicate', 'ignored', 'wrong class', 'badly placed'], 'false alarm')
     of_objects = np.select(
         [objects.ignored, is_found, confused.any(0), touched.any(0)],
         ['ignored', 'correct', 'wrong class', 'badly placed'], 'missed')
@@ -68,7 +68,7 @@ def error_kinds(found: Detections, # those worth looking at, e.g. of score 0.3 o
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-058
 KIND_COLOURS = {'correct': '#2ca25f', 'duplicate': '#9467e8', 'wrong class': '#ff9f1c', 'badly placed': '#ffe14d',
-                'invented': '#e63946', 'ignored': '#9a9a9a', 'missed': '#ffffff'}
+                'false alarm': '#e63946', 'ignored': '#9a9a9a', 'missed': '#ffffff'}
 
 # %% ../../nbs/4_detection/04_mistakes.ipynb #cell-059
 def _draw_kind(ax: object, boxes: np.ndarray, captions: list[str], kind: str) -> None:

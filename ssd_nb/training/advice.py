@@ -14,9 +14,10 @@ from .evaluation import LOOK, MISTAKES
 from .metrics import Step
 
 # %% auto #0
-__all__ = ['RISE', 'FALL', 'GAP', 'LITTLE', 'FEW', 'MANY_SMALL', 'REMEDIES', 'ENOUGH', 'RULES', 'Facts', 'Advice', 'least_side',
-           'too_small', 'objects_by_class', 'advise_on_losses', 'advise_on_length', 'advise_on_gap',
-           'advise_on_classes', 'advise_on_sizes', 'advise_on_mistakes', 'advise_on_start', 'next_steps']
+__all__ = ['RISE', 'FALL', 'GAP', 'LITTLE', 'FEW_PICTURES', 'DOUBT', 'FEW', 'MANY_SMALL', 'REMEDIES', 'ENOUGH', 'RULES', 'Facts',
+           'Advice', 'least_side', 'too_small', 'objects_by_class', 'advise_on_losses', 'advise_on_length',
+           'advise_on_gap', 'by_chance', 'advise_on_few', 'advise_on_classes', 'advise_on_sizes', 'advise_on_mistakes',
+           'advise_on_start', 'next_steps']
 
 # %% ../../nbs/8_training/05b_advice.ipynb #facts
 @dataclass(frozen=True)
@@ -33,6 +34,10 @@ class Facts:
     kinds: Mapping[str, int] = field(default_factory=dict) # mistakes at the last evaluation, by kind
     too_small: float = 0. # fraction of the objects that no default box can match by its IoU
     train_mAP: float | None = None # on some of the images that were learnt
+    evaluated: int = 0 # images of the evaluation
+
+    @property
+    def epochs(self) -> int: return self.steps[-1].epoch if self.steps else 0 # begun, of cfg.epoch_size
 
     @property
     def scores(self) -> list[tuple[int, float]]: # epoch and mAP of each evaluation
@@ -85,13 +90,15 @@ RISE, FALL = .01, .02 # mAP
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-length-2
 def advise_on_length(f: Facts) -> Iterator[Advice]:
     "On more epochs, or fewer."
+    stopped = f.epochs < f.cfg.epoch_size
+    if stopped: yield Advice(f'the run was stopped in epoch {f.epochs} of {f.cfg.epoch_size}', 'go on, --resume RUN')
     if not f.scores:
         yield Advice('nothing was evaluated', '--run_eval true measures while it trains')
         return
     (end, last), (top, best) = f.scores[-1], max(f.scores, key=lambda score: score[1])
     early = [score for score in f.scores if score[0] <= .75*end]
     before, usual = max(early, key=lambda score: score[1]) if early else (end, last)
-    if last - usual > RISE:
+    if last - usual > RISE and not stopped:
         yield Advice(f'mAP still rose in the last quarter, from {usual:.3f} after epoch {before} to {last:.3f}',
                      f'more epochs, --epoch_size {2*f.cfg.epoch_size}')
     if best - last > FALL:
@@ -113,6 +120,28 @@ def advise_on_gap(f: Facts) -> Iterator[Advice]:
     elif f.train_mAP < LITTLE:
         yield Advice(f'{both}: little is learnt at all',
                      'more epochs; and `ssd_nb data check` shows whether the boxes lie where they should')
+
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-few
+FEW_PICTURES = 50 # to learn from
+DOUBT = .1 # of an mAP
+
+def by_chance(objects: int, # evaluated
+             ) -> float: # in 0..1
+    "How far chance moves the fraction of objects that are found, in 19 cases of 20."
+    return min(1/max(objects, 1)**.5, 1.)
+
+# %% ../../nbs/8_training/05b_advice.ipynb #rule-few-2
+def advise_on_few(f: Facts) -> Iterator[Advice]:
+    "On few pictures to learn from, and few objects to judge by."
+    if 0 < f.images < FEW_PICTURES:
+        yield Advice(f'only {f.images} pictures to learn from, each shown {f.epochs} times',
+                     'more pictures help more than any setting: other places, other light, other distances')
+    objects = sum(f.judged.values())
+    if f.evaluated and 0 < objects and by_chance(objects) > DOUBT:
+        yield Advice(f'{objects} objects on {f.evaluated} pictures to evaluate on: '
+                     f'the mAP may be off by {by_chance(objects):.2f} by chance alone',
+                     f'take smaller differences for chance; {round(DOUBT**-2)} objects or more, with more pictures '
+                     'or a larger --val_fraction')
 
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-classes
 FEW = 20 # objects
@@ -155,7 +184,8 @@ def advise_on_sizes(f: Facts) -> Iterator[Advice]:
 REMEDIES = {'missed': 'a lower --min_score when you predict; more epochs; more pictures like the worst ones below',
             'wrong class': 'more pictures of the classes that are mistaken for each other, or one class for both',
             'badly placed': 'more epochs; and look whether the boxes are drawn closely and all in the same way',
-            'invented': 'pictures without objects that show what is mistaken; a higher --min_score when you predict'}
+            'false alarm': 'pictures without objects that show what is mistaken for one; '
+                           'a higher --min_score when you predict'}
 
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-kinds-2
 def advise_on_mistakes(f: Facts) -> Iterator[Advice]:
@@ -163,8 +193,8 @@ def advise_on_mistakes(f: Facts) -> Iterator[Advice]:
     counts = {kind: f.kinds.get(kind, 0) for kind in MISTAKES}
     kind, count = max(counts.items(), key=lambda item: item[1])
     if 2*count <= sum(counts.values()): return # none stands out
-    fact = f'{count} of {sum(counts.values())} mistakes at score {LOOK:g} are {kind}'
-    if kind == 'invented': fact += f', and {f.background} of {f.images} pictures to learn from are without objects'
+    fact = f'{count} of {sum(counts.values())} mistakes at score {LOOK:g} are of the kind "{kind}"'
+    if kind == 'false alarm': fact += f', and {f.background} of {f.images} pictures to learn from have no objects'
     yield Advice(fact, REMEDIES[kind])
 
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-start
@@ -173,13 +203,13 @@ ENOUGH = 2000 # images
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-start-2
 def advise_on_start(f: Facts) -> Iterator[Advice]:
     "On trained weights to start from."
-    if f.cfg.pre_trained or f.images >= ENOUGH: return
+    if f.cfg.pre_trained or not 0 < f.images < ENOUGH: return
     yield Advice(f'{f.images} images, and the weights were random at the start',
                  'start from trained ones, --preset ssd300_mobilenet_v2_openimages --pre_trained openimages')
 
 # %% ../../nbs/8_training/05b_advice.ipynb #advice
-RULES = (advise_on_losses, advise_on_classes, advise_on_length, advise_on_gap, advise_on_sizes, advise_on_mistakes,
-         advise_on_start)
+RULES = (advise_on_losses, advise_on_few, advise_on_classes, advise_on_length, advise_on_gap, advise_on_sizes,
+         advise_on_mistakes, advise_on_start)
 
 def next_steps(f: Facts) -> list[Advice]:
     "What to try next, the most urgent first."

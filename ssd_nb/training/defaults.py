@@ -11,6 +11,7 @@ from ..config import PRESETS, SSDConfig, check_names, follow_data, make_config, 
 from ..data.dataset import read_notes, settled
 from ..data.findings import Findings
 from ..errors import ConfigError, UserError
+from ..fields import checked
 from ..networks.layers import NetworkConfig
 from ..weights import get
 
@@ -65,9 +66,10 @@ class Choice:
 # %% ../../nbs/8_training/04b_defaults.ipynb #choices-2
 def suggested(images: int, # to learn from
               trained: bool, # start from trained weights
+              epochs: int | None = None, # if you have chosen them
              ) -> list[Choice]:
     "What a training on so many images needs."
-    batch, epochs = fitting_batch(images), fitting_epochs(images, trained)
+    batch, epochs = fitting_batch(images), epochs or fitting_epochs(images, trained)
     every = max(round(epochs/8), 1)
     rate = .02 if trained else .05
     return [
@@ -75,10 +77,11 @@ def suggested(images: int, # to learn from
         Choice('epoch_size', epochs, f'about {images*epochs} pictures shown in all'),
         Choice('warmup_epochs', max(epochs/20, 1.), 'a twentieth of the epochs'),
         Choice('lr', rate*batch/16, f'{rate:g} for 16 images in a step, in proportion'),
-        Choice('run_eval', True, 'so that you see what it is worth'),
+        Choice('run_eval', True, 'to see how good it becomes'),
         Choice('eval_start_epoch', every, 'about eight evaluations'),
-        Choice('eval_interval', every, 'the same'),
-        Choice('save_checkpoint_epochs', every, 'the same'),
+        Choice('eval_interval', every, 'about eight evaluations'),
+        Choice('save_checkpoint_epochs', every, 'as often as it is evaluated'),
+        Choice('keep_checkpoint_max', 0, 'best.safetensors and last.safetensors are kept in any case'),
         Choice('log_steps', 0, 'a line for each epoch'),
         Choice('on_bad_data', 'clip', 'faulty objects are left out, boxes cut at the edge; see `ssd_nb data check`')]
 
@@ -90,6 +93,7 @@ def pictures_to_learn(given: dict[str, Any], # values by name; where the data ar
     cfg = settled(make_config(follow_data({name: given[name] for name in names})))
     return len(read_notes(cfg, True, Findings()).truth['images'])
 
+# %% ../../nbs/8_training/04b_defaults.ipynb #config-2
 def folder_config(given: dict[str, Any], # values by name; where the data are among them
                  ) -> tuple[SSDConfig, list[str]]: # and a line for each choice
     "A configuration for data alone. Raises `UserError` for what cannot be used."
@@ -101,30 +105,32 @@ def folder_config(given: dict[str, Any], # values by name; where the data are am
         preset = 'tiny' if missing else START_PRESET
         base = {**PRESETS[preset]} if missing else {**PRESETS[preset], 'pre_trained': START}
         if missing: lines.append(f'no trained weights ({missing}); --preset tiny: a small network, from random weights')
-        else: lines.append(f'--preset {preset} --pre_trained {START}: it has seen photographs before')
+        else: lines.append(f'--preset {preset} --pre_trained {START}: these weights know photographs')
     pre_trained = bool({**base, **given}.get('pre_trained'))
-    chosen = [choice for choice in suggested(images, pre_trained) if choice.name not in given]
+    field = SSDConfig.__dataclass_fields__['epoch_size']
+    epochs = checked(field, int, given['epoch_size']) if 'epoch_size' in given else None
+    chosen = [choice for choice in suggested(images, pre_trained, epochs) if choice.name not in given]
     values = {**base, **{choice.name: choice.value for choice in chosen}, **follow_data(given)}
     return make_config(values), lines + [str(choice) for choice in chosen]
 
 # %% ../../nbs/8_training/04b_defaults.ipynb #asked
-def by_data_alone(values: dict[str, Any], # that were given, by name
+def by_data_alone(values: dict[str, Any], # by name; where the data are among them
                   quiet: bool = False, # say nothing
-                 ) -> SSDConfig:
-    "The configuration for a data set, and a line on each number that was chosen."
+                 ) -> tuple[SSDConfig, list[str]]: # and a line for each choice, which the run keeps
+    "The configuration for a data set; says which numbers were chosen, and why."
     cfg, lines = folder_config(values)
-    if not quiet: print('chosen for these data; give the flag to choose otherwise:', *lines, sep='\n  ', flush=True)
-    return cfg
+    if not quiet: print('chosen for these data; your own flags take precedence:', *lines, sep='\n  ', flush=True)
+    return cfg, lines
 
 # %% ../../nbs/8_training/04b_defaults.ipynb #asked-2
 def asked_for(path: str | Path | None, # of a data set
               resume: str | Path | None, # folder of an interrupted run
               values: dict[str, Any], # by name; `preset` may be one of them
-             ) -> SSDConfig:
+             ) -> tuple[SSDConfig, list[str]]: # and a line for each number that was chosen for the data
     "The configuration that a path, a run or values ask for. Raises `ConfigError` if nothing is asked for."
     values = dict(values)
-    if resume: return make_config(values, make_config(read_yaml(Path(resume)/'config.yaml')))
+    if resume: return make_config(values, make_config(read_yaml(Path(resume)/'config.yaml'))), []
     if path: values['data'] = str(path)
-    if 'preset' in values: return SSDConfig.preset(values.pop('preset'), **values)
+    if 'preset' in values: return SSDConfig.preset(values.pop('preset'), **values), []
     if not values.get('data'): raise ConfigError('train: on which data? give a path, data=... or a configuration')
     return by_data_alone(values)

@@ -17,7 +17,7 @@ from ..detection.mistakes import KIND_COLOURS, ErrorKinds, error_kinds, show_err
 from ..config import SSDConfig
 from ..errors import later
 from ..files import replacing
-from ..data.records import Dataset
+from ..data.records import Dataset, Record
 from ..data.loader import EvalBatch, Loader
 from ..detection.detections import Detections
 from ..detection.postprocess import postprocess, views
@@ -28,8 +28,8 @@ artists, patches = later('ssd_nb.artists'), later('matplotlib.patches') # when s
 
 # %% auto #0
 __all__ = ['artists', 'patches', 'LOOK', 'MOST', 'MISTAKES', 'predictions', 'detect_by', 'detect_all', 'confident',
-           'detections_picture', 'curves_picture', 'kinds_by_image', 'count_kinds', 'rank_images', 'review_picture',
-           'evaluation_due', 'save_evaluation']
+           'detections_picture', 'curves_picture', 'kinds_by_image', 'count_kinds', 'rank_images', 'chosen_images',
+           'review_picture', 'evaluation_due', 'save_evaluation']
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-009
 def predictions(session: Session, # a network
@@ -148,7 +148,7 @@ def count_kinds(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
     return counts
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-031
-MISTAKES = ('missed', 'wrong class', 'badly placed', 'invented')
+MISTAKES = ('missed', 'wrong class', 'badly placed', 'false alarm')
 
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-032
 def rank_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
@@ -164,6 +164,19 @@ def rank_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
         ranks[mistake] = [place for place in order if counts[mistake][place]]
     return ranks
 
+# %% ../../nbs/8_training/01_evaluation.ipynb #shown-places
+def chosen_images(kinds: Sequence[ErrorKinds], # of `kinds_by_image`
+                  most: int, # of each sort
+                 ) -> dict[str, list[int]]: # as `rank_images`, without sorts that are empty
+    "Images to look at, each once: not more than half of them as the best, none without a mistake as the worst."
+    ranks, seen, out = rank_images(kinds), set[int](), {}
+    ranks['best'] = ranks['best'][:(len(kinds) + 1)//2]
+    ranks['worst'] = [place for place in ranks['worst'] if kinds[place].f1 < 1]
+    for what, places in ranks.items():
+        out[what] = [place for place in places if place not in seen][:most]
+        seen.update(out[what])
+    return {what: places for what, places in out.items() if places}
+
 # %% ../../nbs/8_training/01_evaluation.ipynb #cell-034
 def _legend(fig: Picture) -> None:
     "What the colours say, at the foot of the picture."
@@ -174,6 +187,12 @@ def _legend(fig: Picture) -> None:
     columns = len(names) if fig.get_figwidth() > 6.5 else 4
     fig.legend(handles=names, loc='lower center', ncols=columns, frameon=False, fontsize=8, handlelength=1.6,
                columnspacing=1.4, borderaxespad=.3)
+
+def _file_name(record: Record, longest: int = 24) -> str:
+    "The name of an image's file, shortened in the middle; its number where the image comes from elsewhere."
+    if not isinstance(record.image, (str, Path)): return f'image {record.image_id}'
+    name = Path(record.image).name
+    return name if len(name) <= longest else f'{name[:longest - 11]}…{name[-10:]}'
 
 def _row_height(dataset: Dataset, places: Sequence[int], side: float) -> float:
     "Inches that the tallest of some images needs when the longer side of each fits into `side`."
@@ -189,7 +208,7 @@ def review_picture(dataset: Dataset, # where the images are
                   ) -> Picture:
     "The best and the worst images, and those with most mistakes of each kind, in the colours of `show_errors`."
     kinds, truth = kinds_by_image(dataset, detections, min_score), objects_by_image(dataset)
-    rows = {what: places[:columns] for what, places in rank_images(kinds).items() if places}
+    rows = chosen_images(kinds, columns)
     tall = [_row_height(dataset, places, side) for places in rows.values()]
     step, head, foot = side + .08, .5, .45 # inches; above the images of a row are its heading and their titles
     fig = artists.Picture(columns*step - .08, sum(tall) + len(rows)*(head + .08) + foot)
@@ -202,7 +221,7 @@ def review_picture(dataset: Dataset, # where the images are
             area = column*step/width, (top - head - inches)/height, side/width, inches/height
             found = confident(detections[record.image_id], min_score, MOST)
             show_errors(load_image(record.image), found, truth[record.image_id], dataset.classes, spell=False,
-                        ax=fig.add_axes(area, anchor='N'), title=f'image {record.image_id}, F1 {kinds[place].f1:.2f}')
+                        ax=fig.add_axes(area, anchor='N'), title=f'{_file_name(record)}, F1 {kinds[place].f1:.2f}')
         top -= inches + head + .08
     _legend(fig)
     return fig

@@ -8,9 +8,11 @@ import base64
 import html
 import json
 import re
+import signal
+from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from ..backends.session import Session, make_session
 from ..config import PRESETS, SSDConfig
@@ -18,20 +20,21 @@ from ..data.records import Dataset
 from ..detection.coco_eval import evaluate
 from ..detection.postprocess import Detections
 from ..files import replacing
-from ..errors import later
+from ..errors import DataError, later
 from .advice import Facts, next_steps, objects_by_class, too_small
 from .evaluation import LOOK, count_kinds, curves_picture, detect_all, kinds_by_image, review_picture
 from .metrics import curves
-from .run import Run
-from .stop import Stop
+from .run import Run, time_words
+from .stop import Stop, Stopped
 if TYPE_CHECKING: from ssd_nb.artists import Picture # for annotations
 
 letters = later('ssd_nb.letters') # when something is drawn
 
 # %% auto #0
 __all__ = ['letters', 'MEASURES', 'KIND_NOTES', 'STYLE', 'html_text', 'html_table', 'html_picture', 'departures',
-           'read_predictions', 'run_minutes', 'part_of', 'learnt_mAP', 'facts_of', 'numbers_section', 'classes_section',
-           'evaluation_section', 'html_page', 'write_report', 'evaluated_session', 'leave_report']
+           'read_predictions', 'run_seconds', 'part_of', 'learnt_mAP', 'keep_learnt_mAP', 'facts_of', 'numbers_section',
+           'classes_section', 'evaluation_section', 'html_page', 'write_report', 'evaluated_session', 'leave_report',
+           'report_if_stopped']
 
 # %% ../../nbs/8_training/05c_report.ipynb #html-parts
 def html_text(value: Any) -> str:
@@ -54,7 +57,7 @@ def html_picture(fig: Picture, # finished
                  caption: str, # below it
                 ) -> str:
     "A picture inside the page."
-    letters.literal(fig) # class names are text
+    letters.literal(fig) # class names are text, also those with a dollar in them
     data = base64.b64encode(fig._repr_png_()).decode()
     alt = html_text(caption)
     return f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
@@ -79,6 +82,9 @@ def read_predictions(path: Path, # predictions.json
     label_of = {category: label for label, category in enumerate(judge.category_ids, 1)}
     rows: dict[int, list] = {r.image_id: [] for r in judge.records}
     for d in json.loads(path.read_text(encoding='utf-8')):
+        if d['image_id'] not in rows or d['category_id'] not in label_of:
+            raise DataError(f'{path}: image {d["image_id"]} is not among the pictures to evaluate on; '
+                            'are these the data of the run?')
         x, y, w, h = d['bbox']
         rows[d['image_id']].append((x, y, x + w, y + h, d['score'], label_of[d['category_id']]))
     return {image: _from_rows(found) for image, found in rows.items()}
@@ -90,12 +96,12 @@ def _from_rows(rows: list) -> Detections: # of six numbers each
     return Detections(table[:, :4].astype(np.float32), table[:, 4].astype(np.float32), table[:, 5].astype(np.int32))
 
 # %% ../../nbs/8_training/05c_report.ipynb #minutes
-def run_minutes(folder: Path, # of a run
+def run_seconds(folder: Path, # of a run
                ) -> float:
-    "Minutes spent on steps, over all its parts, as the log counts them."
+    "Seconds spent on steps, over all parts of the run, as the log counts them."
     path = folder/'train.log'
     text = path.read_text(encoding='utf-8') if path.exists() else ''
-    return sum(float(ms) for ms in re.findall(r'^epoch time: ([\d.]+),', text, re.M))/60_000
+    return sum(float(ms) for ms in re.findall(r'^epoch time: ([\d.]+),', text, re.M))/1000
 
 # %% ../../nbs/8_training/05c_report.ipynb #sample
 def part_of(data: Dataset, # any split
@@ -119,21 +125,34 @@ def learnt_mAP(session: Session, # trained
     part = part_of(learn, most)
     return evaluate(detect_all(session, part, cfg, progress=False), part, cfg.rules).mAP
 
+# %% ../../nbs/8_training/05c_report.ipynb #sample-3
+def keep_learnt_mAP(folder: Path, # of a run that was evaluated
+                    mAP: float, # on images that were learnt
+                   ) -> None:
+    "Add the number to report.json."
+    path = folder/'report.json'
+    numbers = json.loads(path.read_text(encoding='utf-8')) | dict(learnt_mAP=mAP)
+    with replacing(path) as f: f.write_text(json.dumps(numbers, indent=1), encoding='utf-8')
+
 # %% ../../nbs/8_training/05c_report.ipynb #measured
 def facts_of(run: Run, # its numbers
-             learn: Dataset, # to learn from
+             learn: Dataset | None, # to learn from, if it is there
              judge: Dataset | None, # to evaluate on
              found: Mapping[int, Detections], # by image id; empty without an evaluation
              AP: Mapping[str, float], # by class; empty without an evaluation
              train_mAP: float | None = None, # on images that were learnt
             ) -> Facts:
     "What a run has measured."
-    kinds: dict[str, int] = {}
+    facts = Facts(run.cfg, run.steps, skipped=run.skipped, AP=dict(AP), train_mAP=train_mAP)
+    if learn:
+        background = sum(not len(r.labels) for r in learn.records)
+        facts = replace(facts, images=len(learn.records), background=background, learnt=objects_by_class(learn),
+                        too_small=too_small(learn, run.cfg))
+    if judge: facts = replace(facts, judged=objects_by_class(judge))
     if judge and found:
-        kinds = {kind: int(n.sum()) for kind, n in count_kinds(kinds_by_image(judge, found)).items()}
-    background = sum(not len(r.labels) for r in learn.records)
-    return Facts(run.cfg, run.steps, len(learn.records), background, run.skipped, objects_by_class(learn),
-                 objects_by_class(judge) if judge else {}, dict(AP), kinds, too_small(learn, run.cfg), train_mAP)
+        counts = count_kinds(kinds_by_image(judge, found))
+        facts = replace(facts, evaluated=len(found), kinds={kind: int(n.sum()) for kind, n in counts.items()})
+    return facts
 
 # %% ../../nbs/8_training/05c_report.ipynb #numbers
 MEASURES = {'AP': 'mAP (mean of IoU 0.50 to 0.95)', 'AP50': 'AP at IoU 0.50', 'AP75': 'AP at IoU 0.75',
@@ -153,10 +172,9 @@ def numbers_section(run: Run, # its numbers
     rows: list[tuple[str, Any]] = [(text, _dash(stats[name])) for name, text in MEASURES.items() if name in stats]
     if facts.scores: rows.append(('best mAP while training', max(score for _, score in facts.scores)))
     if facts.train_mAP is not None: rows.append(('mAP on images that were learnt', _dash(facts.train_mAP)))
-    epochs = len({s.epoch for s in run.steps})
-    rows += [('images to learn from', facts.images), ('of them without objects', facts.background),
-             ('images evaluated', stats.get('images', 0)), ('epochs', epochs), ('steps', len(run.steps)),
-             ('minutes of training', float(run_minutes(run.folder)))]
+    if facts.images: rows += [('images to learn from', facts.images), ('of them without objects', facts.background)]
+    rows += [('images evaluated', stats.get('images', 0)), ('epochs', f'{facts.epochs} of {run.cfg.epoch_size}'),
+             ('steps', len(run.steps)), ('time of training', time_words(run_seconds(run.folder)))]
     return html_table(('', ''), rows)
 
 # %% ../../nbs/8_training/05c_report.ipynb #classes-section
@@ -165,15 +183,15 @@ def classes_section(facts: Facts, # of the run
                    ) -> str:
     "A row for each class, the best first."
     def measured(name, number): return _dash(per_class.get(name, {}).get(number, -1))
-    order = sorted(facts.learnt, key=lambda name: -per_class.get(name, {}).get('AP', -1))
-    rows = [(name, facts.learnt[name], facts.judged.get(name, 0), measured(name, 'AP'), measured(name, 'AP50'),
-             measured(name, 'AR100')) for name in order]
+    order = sorted(facts.learnt or per_class, key=lambda name: -per_class.get(name, {}).get('AP', -1))
+    rows = [(name, facts.learnt.get(name, '-'), facts.judged.get(name, '-'), measured(name, 'AP'),
+             measured(name, 'AP50'), measured(name, 'AR100')) for name in order]
     return html_table(('class', 'objects to learn from', 'objects evaluated', 'AP', 'AP50', 'recall'), rows)
 
 # %% ../../nbs/8_training/05c_report.ipynb #pictures-section
 KIND_NOTES = {'correct': 'right class, right place', 'duplicate': 'a second detection of an object',
               'wrong class': 'right place, wrong class', 'badly placed': 'right class, IoU below 0.5',
-              'invented': 'nothing is there', 'ignored': 'on a crowd or a difficult object',
+              'false alarm': 'nothing is there', 'ignored': 'on a crowd or a difficult object',
               'missed': 'an object that nothing points to'}
 
 def evaluation_section(run: Run, # cfg
@@ -183,8 +201,8 @@ def evaluation_section(run: Run, # cfg
                       ) -> str:
     "Mistakes by kind, the best and the worst pictures, precision and recall."
     rows = [(kind, facts.kinds.get(kind, 0), note) for kind, note in KIND_NOTES.items()]
-    caption = (f'the best and the worst of {len(judge.records)} images, and those with most mistakes of each kind; '
-               f'missed objects dashed, detections from score {LOOK:g} on')
+    caption = (f'of {len(judge.records)} images the best and the worst, and of the others those with most mistakes of '
+               f'each kind; missed objects dashed, detections from score {LOOK:g} on')
     review = html_picture(review_picture(judge, found), caption)
     recall = html_picture(curves_picture(evaluate(found, judge, run.cfg.rules)), 'precision over recall')
     return html_table((f'at score {LOOK:g}', 'how many', ''), rows) + review + recall
@@ -206,19 +224,20 @@ def html_page(title: str, # of the page
             f'<style>{STYLE}</style></head>\n<body><h1>{html_text(title)}</h1>\n{parts}</body></html>\n')
 
 # %% ../../nbs/8_training/05c_report.ipynb #write-report
-def _report_sections(run: Run, learn: Dataset, judge: Dataset | None, train_mAP: float | None) -> dict[str, str]:
+def _report_sections(run: Run, learn: Dataset | None, judge: Dataset | None, missing: str) -> dict[str, str]:
     "Heading and HTML of each section; those that nothing was measured for are empty."
     path = run.folder/'report.json'
-    numbers = json.loads(path.read_text(encoding='utf-8')) if judge and path.exists() else {}
+    numbers = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
     found = read_predictions(run.folder/'predictions.json', judge) if judge and numbers else {}
     per_class = numbers.get('per_class', {})
     AP = {name: values['AP'] for name, values in per_class.items()}
-    facts = facts_of(run, learn, judge, found, AP, train_mAP)
+    facts = facts_of(run, learn, judge, found, AP, numbers.get('learnt_mAP'))
     advice = ''.join(f'<li><b>{html_text(a.fact)}</b>: {html_text(a.remedy)}</li>' for a in next_steps(facts))
     preset, changes = departures(run.cfg)
     use = (f'ssd_nb predict {run.folder} PICTURES', f'ssd_nb eval {run.folder}',
            f'ssd_nb export {run.folder}')
-    return {'Numbers': numbers_section(run, facts, numbers), 'What to try next': f'<ul>{advice}</ul>',
+    return {'What is missing here': html_text(missing), 'Numbers': numbers_section(run, facts, numbers),
+            'What to try next': f'<ul>{advice}</ul>',
             'While training': html_picture(curves(run.steps), 'loss, learning rate and mAP') if run.steps else '',
             'Classes': classes_section(facts, per_class),
             'Right and wrong': evaluation_section(run, facts, judge, found) if judge and numbers else '',
@@ -226,13 +245,13 @@ def _report_sections(run: Run, learn: Dataset, judge: Dataset | None, train_mAP:
             'How to use it': f'<pre>{html_text(chr(10).join(use))}</pre>'}
 
 # %% ../../nbs/8_training/05c_report.ipynb #write-report-2
-def write_report(run: Run, # finished
-                 learn: Dataset, # to learn from
+def write_report(run: Run, # finished, or stopped
+                 learn: Dataset | None = None, # to learn from, if it is there
                  judge: Dataset | None = None, # to evaluate on, if it was evaluated
-                 train_mAP: float | None = None, # on images that were learnt
+                 missing: str = '', # what is not there, and what the page lacks for it
                 ) -> Path: # report.html in the run's folder
-    "Write the page, whole or not at all."
-    page = html_page(f'Report on {run.folder.name}', _report_sections(run, learn, judge, train_mAP))
+    "Write the page, whole or not at all. Raises `DataError` if the data are not those of the run."
+    page = html_page(f'Report on {run.folder.name}', _report_sections(run, learn, judge, missing))
     with replacing(run.folder/'report.html') as f: f.write_text(page, encoding='utf-8')
     return run.folder/'report.html'
 
@@ -256,6 +275,20 @@ def leave_report(session: Session, # trained
     "Write report.html, and say where it is."
     if not run.writes: return
     with stop.anytime():
-        known = learnt_mAP(evaluated_session(session, run.cfg), learn, run.cfg) if judge else None
-        path = write_report(run, learn, judge, known)
+        if judge and (run.folder/'report.json').exists():
+            keep_learnt_mAP(run.folder, learnt_mAP(evaluated_session(session, run.cfg), learn, run.cfg))
+        path = write_report(run, learn, judge)
     run.say(f'what to try next: {path}')
+
+# %% ../../nbs/8_training/05c_report.ipynb #leave-early
+@contextmanager
+def report_if_stopped(run: Run, # in training
+                      learn: Dataset, # to learn from
+                      judge: Dataset | None, # to evaluate on
+                     ) -> Iterator[None]:
+    "Write report.html from what there is if the block ends by Ctrl-C."
+    try: yield
+    except Stopped as e:
+        if e.signum == signal.SIGINT and run.writes and run.steps:
+            with suppress(OSError): run.say(f'the report so far: {write_report(run, learn, judge)}')
+        raise

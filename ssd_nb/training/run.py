@@ -4,25 +4,27 @@
 
 # %% ../../nbs/8_training/03_run.ipynb #imports
 from __future__ import annotations
-import shutil
 import sys
+import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Sequence
 import numpy as np
 from tqdm import tqdm
 from .. import checkpoint
-from ..backends.session import SCALER, Alone, Group, Session
+from ..backends.session import SCALER, Alone, Group, Session, for_inference
 from ..config import config_from_args, make_config, read_yaml, SSDConfig, to_yaml
 from ..errors import CheckpointError, ConfigError, UserError
 from ..files import next_folder, replacing
 from ..visualize import save_figure
+from .evaluation import evaluation_due
 from .metrics import curves, EventFile, Metrics, read_steps, Step
 
 # %% auto #0
-__all__ = ['PATIENCE', 'FREE', 'Place', 'RunFolder', 'Run', 'loss_line', 'RunError', 'end_epoch', 'write_steps', 'save_run',
-           'keep_checkpoint', 'start_run', 'resume_run', 'resumed_config']
+__all__ = ['PATIENCE', 'EARLY', 'LAST', 'FREE', 'Place', 'RunFolder', 'Run', 'loss_line', 'time_words', 'time_left', 'tell_early',
+           'RunError', 'end_epoch', 'write_steps', 'save_run', 'keep_checkpoint', 'start_run', 'with_reasons',
+           'resume_run', 'resumed_config']
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-022
 @dataclass(frozen=True)
@@ -50,12 +52,17 @@ class RunFolder:
     @property
     def writes(self) -> bool: return self.group.rank == 0
 
+    def note(self, text: str) -> None:
+        "Append a line to the log."
+        if not self.writes: return
+        with open(self.folder/'train.log', 'a', encoding='utf-8') as f: f.write(text + '\n')
+
     def say(self, text: str) -> None:
         "Print a line, and append it to the log."
         if not self.writes: return
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
-        with open(self.folder/'train.log', 'a', encoding='utf-8') as f: f.write(text + '\n')
+        self.note(text)
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-025
 PATIENCE = 10 # so many steps in a row that teach nothing end a run
@@ -72,6 +79,9 @@ class Run(RunFolder):
     metrics: Metrics | None = None
     events: EventFile | None = None
     category_ids: tuple[int, ...] = () # of the data set's classes, for whoever predicts with a checkpoint
+    evaluating: float = 0. # seconds that the latest evaluation took
+    watched: int = 0 # steps of this process, for the first estimate
+    since: float = 0. # when the second of them began
 
     def settle(self) -> None:
         "Wait for the device, and make the losses numbers."
@@ -91,6 +101,46 @@ def loss_line(step: Step, # whose loss is a number
     "The line that the reference prints after a step."
     return f'epoch: {step.epoch} step: {step.step}, loss is {step.loss}'
 
+# %% ../../nbs/8_training/03_run.ipynb #left
+def time_words(seconds: float) -> str: # e.g. 12 minutes
+    "A length of time as people say it: in one unit, with one or two digits."
+    units = (('second', 1), ('minute', 60), ('hour', 3600), ('day', 86400))
+    larger = zip(units, units[1:])
+    name, size = next((unit for unit, (_, next_size) in larger if seconds < 1.5*next_size), units[-1])
+    digits = 1 if size >= 3600 and seconds < 10*size else 0
+    number = f'{seconds/size:.{digits}f}'.removesuffix('.0')
+    return f'{number} {name}' + ('' if number == '1' else 's')
+
+# %% ../../nbs/8_training/03_run.ipynb #left-2
+def time_left(run: Run, # with at least one step
+              step: float, # seconds per step
+              per_epoch: int, # steps
+             ) -> str: # e.g. about 12 minutes left; '' when no steps are left
+    "An estimate of the time that a run still takes."
+    cfg, last = run.cfg, run.steps[-1]
+    steps = (cfg.epoch_size - last.epoch + 1)*per_epoch - last.step
+    if not steps: return ''
+    coming = range(last.epoch, cfg.epoch_size + 1) if cfg.run_eval else ()
+    evaluations = sum(evaluation_due(cfg, epoch) for epoch in coming)
+    uncounted = ', not counting evaluations' if evaluations and not run.evaluating else ''
+    return f'about {time_words(steps*step + evaluations*run.evaluating)} left{uncounted}'
+
+# %% ../../nbs/8_training/03_run.ipynb #left-3
+EARLY = 5 # steps that the first estimate rests on
+
+def tell_early(run: Run, # after each step
+               per_epoch: int, # steps
+              ) -> None:
+    "After the first steps of a process, say how long all will take, unless the epoch ends soon and says it better."
+    run.watched += 1
+    if run.watched > EARLY + 1: return
+    if run.watched == 1: run.settle() # the clock starts when the device is done
+    if run.watched == 1: run.since = time.perf_counter()
+    if run.watched <= EARLY or per_epoch - run.steps[-1].step < EARLY: return
+    run.settle()
+    left = time_left(run, (time.perf_counter() - run.since)/EARLY, per_epoch)
+    if left: run.say(f'{left}, as far as the first steps tell')
+
 # %% ../../nbs/8_training/03_run.ipynb #cell-028
 class RunError(UserError, RuntimeError):
     "A run that cannot go on; the message says why and how to continue."
@@ -105,7 +155,9 @@ def end_epoch(run: Run, # whose epoch has ended
     run.settle()
     last, every = run.steps[-1], run.cfg.log_steps
     if not every or last.step % every: run.say(loss_line(last))
-    run.say(f'epoch time: {seconds*1e3:.3f}, per step time: {seconds*1e3/count:.3f}')
+    left = time_left(run, seconds/count, last.step)
+    times = f'epoch time: {seconds*1e3:.3f}, per step time: {seconds*1e3/count:.3f}'
+    run.say(f'{times}; {left}' if left else times)
     scale, _, skipped = session.get_state().get(SCALER, (run.cfg.loss_scale, 0, 0))
     new, run.skipped = int(skipped) - run.skipped, int(skipped)
     if new: run.say(f'steps that overflowed and were skipped: {new}; the loss scale is {scale:g}')
@@ -129,10 +181,12 @@ def write_steps(run: Run, # its folder and numbers
     if run.events: run.events.write(run.steps)
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-032
+LAST = 'last.safetensors' # where a run goes on; all other checkpoints hold what predicts, half as large
+
 def save_run(run: Run, # its folder and numbers
              session: Session, # its state
              place: Place, # where it stands
-             name: str = 'last.safetensors', # file in the folder
+             name: str = LAST, # file in the folder
             ) -> None:
     "Write the steps and a checkpoint."
     if not run.writes: return
@@ -140,40 +194,53 @@ def save_run(run: Run, # its folder and numbers
     write_steps(run)
     about = {**asdict(place), 'rows': len(run.steps), 'best': run.best, 'category_ids': list(run.category_ids)}
     about['epoch'] = place.epoch + (place.start == place.per_epoch) # epochs that are complete
-    checkpoint.save(run.folder/name, session.get_state(), run.cfg, **about)
+    state = session.get_state()
+    checkpoint.save(run.folder/name, state if name == LAST else for_inference(state), run.cfg, **about)
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-033
 def keep_checkpoint(run: Run, # with a new last.safetensors
                     epoch: int, # from 1
                    ) -> None:
-    "Keep a copy of the last checkpoint under the epoch's number, delete the oldest, and draw the curves."
+    "Keep the weights of the last checkpoint under the epoch's number, delete the oldest, and draw the curves."
     if not run.writes: return
     if run.cfg.keep_checkpoint_max:
-        with replacing(run.folder/f'epoch-{epoch:04d}.safetensors') as f:
-            shutil.copyfile(run.folder/'last.safetensors', f)
+        state, cfg, about = checkpoint.load(run.folder/LAST)
+        checkpoint.save(run.folder/f'epoch-{epoch:04d}.safetensors', for_inference(state), cfg, **about)
         for old in sorted(run.folder.glob('epoch-*.safetensors'))[:-run.cfg.keep_checkpoint_max]: old.unlink()
     save_figure(curves(run.steps), run.folder/'curves.png')
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-036
 def start_run(cfg: SSDConfig, # with output_dir, or empty for the next free folder
               group: Group = Alone(), # rank 0 makes the folder
+              reasons: Sequence[str] = (), # a line for each number that was chosen for the data
              ) -> Run:
     "Make the run folder and write config.yaml into it. Raises `ConfigError` if that cannot be."
     folder, metrics = Path(cfg.output_dir), None
     if group.rank == 0:
-        try: folder, metrics = _make_folder(cfg)
+        try: folder, metrics = _make_folder(cfg, reasons)
         except OSError as e:
             raise ConfigError(f'output_dir: {e.filename}: {e.strerror}; choose a folder that can be written') from e
     name = group.gather(str(folder).encode())[0].decode()
-    return Run(Path(name), cfg, group, metrics=metrics)
+    run = Run(Path(name), cfg, group, metrics=metrics)
+    for line in reasons: run.note(f'chosen: {line}')
+    return run
 
-def _make_folder(cfg: SSDConfig) -> tuple[Path, Metrics]:
+# %% ../../nbs/8_training/03_run.ipynb #make-folder
+def with_reasons(text: str, # YAML
+                 reasons: Sequence[str], # why its numbers are what they are
+                ) -> str:
+    "The text below its reasons, as comments."
+    lines = [f'#   {" ".join(line.split())}' for line in reasons]
+    return '\n'.join(['# chosen for these data:', *lines, text]) if lines else text
+
+def _make_folder(cfg: SSDConfig, reasons: Sequence[str]) -> tuple[Path, Metrics]:
     "A new folder with the configuration and an empty metrics.csv."
     folder = Path(cfg.output_dir)
     if not cfg.output_dir: folder = next_folder(Path('runs')/cfg.dataset)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f'output_dir: {folder} exists and is not empty; choose another or leave it out')
-    with replacing(folder/'config.yaml') as f: f.write_text(to_yaml(cfg), encoding='utf-8')
+    text = with_reasons(to_yaml(cfg), reasons)
+    with replacing(folder/'config.yaml') as f: f.write_text(text, encoding='utf-8')
     return folder, Metrics(folder/'metrics.csv')
 
 # %% ../../nbs/8_training/03_run.ipynb #cell-037
@@ -182,7 +249,7 @@ def resume_run(cfg: SSDConfig, # of the run
                group: Group = Alone(), # rank 0 cuts the metrics
               ) -> tuple[Run, dict[str, np.ndarray] | None, Place | None]: # with its state and place, if it was saved
     "Take up an interrupted run. Raises `CheckpointError` if its checkpoint is of something else."
-    last, run, rows = folder/'last.safetensors', Run(folder, cfg, group), folder/'metrics.csv'
+    last, run, rows = folder/LAST, Run(folder, cfg, group), folder/'metrics.csv'
     if not last.exists():
         if run.writes: run.metrics = Metrics(rows)
         return run, None, None
@@ -217,5 +284,5 @@ def resumed_config(folder: Path, # of the run
     fixed = [k for k, v in asdict(new).items() if v != getattr(old, k) and k not in FREE]
     if fixed:
         raise ConfigError(f'resume: the run in {folder} has another {", ".join(fixed)}; leave it out, or start a new '
-                          f'run, with --pre_trained {folder} if it shall build on this one')
+                          f'run from its weights with --pre_trained {folder}')
     return new

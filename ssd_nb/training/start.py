@@ -4,6 +4,7 @@
 
 # %% ../../nbs/8_training/04_start.ipynb #imports
 from __future__ import annotations
+import json
 import sys
 from typing import Any
 import numpy as np
@@ -66,8 +67,9 @@ def as_flag(name: str, # of a field
             value: Any, # of it
            ) -> str: # as the command line takes it
     "A field as a flag."
-    text = ','.join(map(str, value)) if isinstance(value, tuple) else str(value)
-    return f'--{name} {text}' if text else f"--{name} ''"
+    if not isinstance(value, tuple): return f'--{name} {value}' if value != '' else f"--{name} ''"
+    if value and isinstance(value[0], tuple): return f"--{name} '{json.dumps(value)}'" # lists in a list
+    return f'--{name} {",".join(map(str, value))}' if value else f"--{name} ''"
 
 # %% ../../nbs/8_training/04_start.ipynb #transforms-2
 def check_transforms(cfg: SSDConfig, # pre_trained; the network to be trained

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Iterator
 import numpy as np
 from safetensors import SafetensorError
-from ..errors import UserError
+from ..errors import UserError, as_called
 from ..files import replacing
-from .run import PATIENCE, Run, RunError
+from .run import LAST, PATIENCE, Run, RunError
 
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'leave_if_asked', 'check_finite', 'last_words']
@@ -85,9 +85,9 @@ def _list_images(run: Run, file: Path) -> None:
 # %% ../../nbs/8_training/05_stop.ipynb #cell-064
 def _go_on(run: Run) -> str:
     "The command that goes on with a run."
-    saved = (run.folder/'last.safetensors').exists()
+    saved = (run.folder/LAST).exists()
     how = 'go on' if saved else 'nothing was saved yet; begin again'
-    return f'{how} with: python -m ssd_nb.train --resume {run.folder}'
+    return as_called(f'{how} with: python -m ssd_nb.train --resume {run.folder}')
 
 # %% ../../nbs/8_training/05_stop.ipynb #cell-064-2
 @contextmanager
