@@ -25,6 +25,7 @@ __all__ = ['DEVICES', 'AVX2', 'available', 'mindspore_device', 'cap_instruction_
 # %% ../../nbs/7_frameworks/06_mindspore_devices.ipynb #cell-005
 DEVICES = dict(cpu='CPU', gpu='GPU', cuda='GPU', ascend='Ascend', npu='Ascend')
 
+# %% ../../nbs/7_frameworks/06_mindspore_devices.ipynb #available
 def available(target: str) -> bool: # target: 'CPU', 'GPU' or 'Ascend'
     "Whether this MindSpore can run on that kind of device."
     return getattr(ms.device_context, target.lower()).is_available()
@@ -48,6 +49,7 @@ def mindspore_device(name: str, # auto, CPU, GPU, Ascend, Ascend:1 ...
 # %% ../../nbs/7_frameworks/06_mindspore_devices.ipynb #cell-008
 AVX2 = 7 # oneDNN's number for that instruction set
 
+# %% ../../nbs/7_frameworks/06_mindspore_devices.ipynb #cap
 def cap_instruction_set() -> bool: # true if oneDNN took it; false if absent, already at work, or the user has decided
     "Keep MindSpore's oneDNN from the slow convolutions that it chooses beyond AVX2."
     libraries = sorted(Path(ms.__file__).parent.glob('lib/libdnnl.so*'))

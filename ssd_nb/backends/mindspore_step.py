@@ -22,6 +22,7 @@ __all__ = ['momentum_step', 'assign', 'flat', 'part_like', 'learn', 'forget', 'j
 # %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #cell-025
 momentum_step, assign = ops.ApplyMomentum(), ops.Assign() # v = momentum*v + g; w -= lr*v
 
+# %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #flat
 def flat(t): return ops.Reshape()(t, (-1,))
 
 # %% ../../nbs/7_frameworks/08_mindspore_step.ipynb #cell-025-2
