@@ -24,12 +24,13 @@ from .backends.ckpt import read_ckpt, write_ckpt
 __all__ = ['FIRST_BYTES', 'FORMAT', 'PURPOSE', 'OF_THE_NETWORK', 'looks_like', 'save', 'is_foreign', 'load', 'load_ckpt',
            'convert', 'contents_table', 'main']
 
-# %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #first-bytes
 FIRST_BYTES = { # of files that are taken for checkpoints: what they are
     b'PK\x03\x04': 'a zip archive, such as the .pth files of torch.save',
     b'\x80': 'a pickle, such as the .pth files of old versions of torch.save',
     b'\x89HDF': 'an HDF5 file, such as the .h5 files of Keras'}
 
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #looks-like
 def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
                why: Exception, # what its reader says
               ) -> str: # the end of a sentence
@@ -42,9 +43,10 @@ def looks_like(path: str | Path, # a file that cannot be read as a checkpoint
     return (f"{what}; checkpoints are the .safetensors files of this library and MindSpore's .ckpt files; "
             'python -m ssd_nb.weights show FILE knows some others')
 
-# %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-005
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #format
 FORMAT = 'ssd_nb/1' # written into every checkpoint
 
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-005
 def save(path: str | Path, # file to write; *.safetensors
          state: dict[str, np.ndarray], # from `Session.get_state`
          cfg: SSDConfig, # configuration of the network
@@ -56,6 +58,7 @@ def save(path: str | Path, # file to write; *.safetensors
     arrays = {name: np.ascontiguousarray(value) for name, value in state.items()}
     with replacing(path) as beside: save_file(arrays, beside, metadata=header)
 
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #contents
 def _contents(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]: # arrays, header
     "What a safetensors file of this library holds."
     try:
@@ -112,6 +115,7 @@ def convert(source: str | Path, # .ckpt or .safetensors
     if kinds[1] == '.ckpt': write_ckpt(target, to_reference(state, cfg))
     else: save(target, state, cfg, **meta)
 
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #table
 def contents_table(path: str | Path, # .ckpt or .safetensors
                   ) -> str: # a line for each array, and a total
     "What a file holds."
@@ -121,12 +125,13 @@ def contents_table(path: str | Path, # .ckpt or .safetensors
     numbers, size = sum(a.size for a in arrays.values()), sum(a.nbytes for a in arrays.values())/1e6
     return '\n'.join([*lines, f'{len(arrays)} arrays, {numbers:,} numbers, {size:.1f} MB'])
 
-# %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-028
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #purpose
 PURPOSE = '''convert IN OUT: a reference .ckpt to .safetensors, or back. show FILE: what it holds.
 A .ckpt holds no configuration: flags or a preset say what its network is, if not one of the reference's.'''
 
 OF_THE_NETWORK = [f.name for group in (NetworkConfig, BoxConfig, MapConfig) for f in own_fields(group)]
 
+# %% ../nbs/7_frameworks/14_checkpoint.ipynb #cell-028
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.checkpoint`."

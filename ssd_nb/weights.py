@@ -24,7 +24,7 @@ from safetensors.numpy import load_file
 
 # %% auto #0
 __all__ = ['Loaded', 'ACTIONS', 'ABOUT', 'find_checkpoint', 'arrays_in', 'known_about', 'load_openimages', 'load_family', 'load',
-           'classes_told', 'described', 'described_file', 'keep', 'main', 'about_weights']
+           'classes_told', 'described', 'described_file', 'keep', 'about_weights', 'main']
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #find
 def find_checkpoint(source: str | Path, # a name of `PUBLISHED`, a file, or a run folder
@@ -134,10 +134,10 @@ def described_file(source: str, # a file
     "What a file turns out to be, for people."
     state, cfg, about = load(source)
     numbers = sum(a.size for a in state.values())
+    classes = classes_told(cfg.classes) if cfg.classes else f'{cfg.class_num - 1}, which the data set names'
+    if not about.get('complete', True): classes = classes_told(())
     lines = dict(source=about.get('source', 'a checkpoint of this library or of the reference'), network=cfg.network,
-                 arrays=f'{len(state)}, {numbers:,} numbers',
-                 classes=textwrap.shorten(classes_told(cfg.classes), 90, placeholder=' ...')
-                 if about.get('complete', True) else classes_told(()),
+                 arrays=f'{len(state)}, {numbers:,} numbers', classes=textwrap.shorten(classes, 90, placeholder=' ...'),
                  insists=', '.join(f'{name} {getattr(cfg, name)}' for name in about.get('insists', ())))
     return '\n'.join([source, *(f'  {what:10}{text}' for what, text in lines.items() if text)])
 
@@ -159,8 +159,15 @@ ABOUT = f'''Published weights. Every --checkpoint_path and --pre_trained takes t
   get NAME         fetch it now, and say where it is
   convert IN OUT   a name or a file as a .safetensors file
 
-Files that are family_ofd: {", ".join(family.source for family in FAMILIES.values())};
+Files that are recognised: {", ".join(family.source for family in FAMILIES.values())};
 checkpoints of this library, and .ckpt files of the reference.'''
+
+# %% ../nbs/7_frameworks/16_weights.ipynb #command-3
+def about_weights(source: str, # a name of `PUBLISHED`, or a file
+                 ) -> str: # several lines
+    "What is known about weights."
+    if source in PUBLISHED or not Path(source).exists(): return described(source)
+    return described_file(source)
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #command-main
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
@@ -178,13 +185,6 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         elif args.action == 'show': print(about_weights(*args.names))
         elif args.action == 'get': print(get(*args.names))
         else: keep(*args.names)
-
-# %% ../nbs/7_frameworks/16_weights.ipynb #command-3
-def about_weights(source: str, # a name of `PUBLISHED`, or a file
-                 ) -> str: # several lines
-    "What is known about weights."
-    if source in PUBLISHED or not Path(source).exists(): return described(source)
-    return described_file(source)
 
 # %% ../nbs/7_frameworks/16_weights.ipynb #last-command
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

@@ -81,6 +81,14 @@ def test_slices(tmp_path, monkeypatch):
     write_ckpt(tmp_path/'a.ckpt', dict(a=a))
     assert np.array_equal(read_ckpt(tmp_path/'a.ckpt')['a'], a)
 
+def test_a_single_number_in_bfloat16(tmp_path):
+    "A tensor without dimensions, as scalars are saved."
+    from ssd_nb.backends.ckpt import _field
+    tensor = _field(2, b'BFloat16') + _field(3, np.float32(1.5).tobytes()[2:])
+    (tmp_path/'a.ckpt').write_bytes(_field(1, _field(1, b'scale') + _field(2, tensor)))
+    found = read_ckpt(tmp_path/'a.ckpt')['scale']
+    assert found.shape == () and found.dtype == np.float32 and found == 1.5
+
 def test_command(tmp_path):
     def run(*args):
         line = [sys.executable, '-m', 'ssd_nb.checkpoint', *map(str, args)]

@@ -114,7 +114,7 @@ def test_a_script_without_a_main_guard(tmp_path):
     ({}, 'on which data'),
     (dict(data='/nowhere'), '/nowhere'),
     (dict(data='.', epoch_siez=3), 'did you mean epoch_size'),
-    (dict(data='.'), 'no annotations that are known')])
+    (dict(data='.'), 'no annotations in a known format')])
 def test_what_cannot_be_trained_on_is_a_sentence(given, sentence, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence): train(**given)

@@ -1,5 +1,5 @@
 "Published weights: the same answers as by the program that they were made for, by name in every command."
-import importlib.util, json, os, pickle, re, shutil, subprocess, sys, zipfile
+import hashlib, importlib.util, json, os, pickle, re, shutil, subprocess, sys, zipfile
 from pathlib import Path
 import numpy as np, pytest
 from conftest import BACKEND, FRAMEWORKS, command
@@ -332,6 +332,51 @@ def test_files_of_timm_and_mindcv_are_told_apart(tmp_path):
         state, cfg, about = weights.load(tmp_path/name)
         assert about['source'] == FAMILIES[kind].source and not about['complete'] and cfg.norm_eps == 1e-5
         assert np.array_equal(state['block9.project.weight'], initial['block9.project.weight'])
+
+# sorted lines "name shape" of what the classes of MindCV 0.3.0 save, nested as in its examples/det/ssd (81 classes)
+MINDCV_DIGESTS = dict(mindcv_ssd_mobilenetv2=(409, '5665a09adb14bd56aa1904ea02d9726374ff33ee9693e3ac2e0c28516a3e657c'),
+                      mindcv_resnet50=(265, '014acb720effaa3c46b2a36132cf2204659a4b635581c54a9cb888d68b2fe0b0'))
+
+@pytest.mark.parametrize('kind', MINDCV_DIGESTS)
+def test_names_and_shapes_of_mindcv(kind):
+    arrays, _ = theirs_of(kind)
+    lines = sorted(f'{name} {list(a.shape)}' for name, a in arrays.items())
+    digest = hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+    assert (len(lines), digest) == MINDCV_DIGESTS[kind]
+
+@pytest.mark.parametrize('training', [False, True])
+def test_the_detector_of_mindcv(training, tmp_path):
+    "Plain, and as a training run saves it: with wrappers, momentum and the optimiser's numbers."
+    rng, (arrays, _) = np.random.default_rng(0), theirs_of('mindcv_ssd_mobilenetv2')
+    arrays = {name: rng.uniform(.01, 2, a.shape).astype(np.float32) for name, a in arrays.items()}
+    saved = {f'network.{name}': a for name, a in arrays.items()} if training else arrays
+    if training:
+        saved = saved | {f'moments.{name}': a for name, a in saved.items() if 'moving' not in name}
+        saved |= dict(momentum=np.float32(.9), learning_rate=np.zeros(9, np.float32), global_step=np.int32(9))
+    write_ckpt(tmp_path/'ssd.ckpt', saved)
+    state, cfg, about = weights.load(tmp_path/'ssd.ckpt', whole=True)
+    assert {name: a.shape for name, a in state.items()} == {p.name: tuple(p.shape) for p in parameters(cfg)}
+    assert about['source'] == FAMILIES['mindcv_ssd_mobilenetv2'].source and about['preset'] == 'ssd300_mobilenet_v2'
+    assert cfg.backbone_padding == 'both' and cfg.pixel_std == (.229, .224, .225) and cfg.classes[79] == 'toothbrush'
+    for ours, theirs in names_of(FAMILIES['mindcv_ssd_mobilenetv2'].places(cfg), 'mindspore', cfg).items():
+        eps = 1e-5 if '.backbone.' in theirs else 1e-3
+        if not ours.endswith('.gamma'): assert np.array_equal(state[ours], arrays[theirs]), ours
+        else:
+            variance = arrays[theirs.replace('gamma', 'moving_variance')]
+            np.testing.assert_allclose(state[ours]/np.sqrt(variance + cfg.norm_eps),
+                                       arrays[theirs]/np.sqrt(variance + eps), rtol=1e-5)
+
+def test_another_detector_of_mindcv_is_refused(tmp_path):
+    arrays, _ = theirs_of('mindcv_ssd_mobilenetv2')
+    write_ckpt(tmp_path/'a.ckpt', arrays | {'multi_box.more': np.zeros(2, np.float32)})
+    with pytest.raises(CheckpointError, match='unknown multi_box.more'): weights.load(tmp_path/'a.ckpt')
+
+def test_the_resnet_of_mindcv(tmp_path):
+    arrays, initial = theirs_of('mindcv_resnet50')
+    write_ckpt(tmp_path/'resnet50.ckpt', arrays | {'classifier.bias': np.zeros(1000, np.float32)})
+    state, cfg, about = weights.load(tmp_path/'resnet50.ckpt')
+    assert about['source'] == "MindCV's resnet50" and not about['complete'] and cfg.norm_eps == 1e-5
+    assert len(state) == 265 and all(np.array_equal(a, initial[name]) for name, a in state.items())
 
 def test_the_classifier_of_vgg_is_thinned():
     arrays, _ = theirs_of('torchvision_vgg16_features')

@@ -48,6 +48,7 @@ def _numbers(data: memoryview) -> Iterator[int]:
         number, at = _varint(data, at)
         yield number
 
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #described
 Kind = tuple[tuple[int, ...], str] # dimensions and type
 
 def _described(data: memoryview) -> tuple[Kind, memoryview]: # what it is, and its bytes
@@ -60,6 +61,7 @@ def _described(data: memoryview) -> tuple[Kind, memoryview]: # what it is, and i
         elif tag == 3: content = value
     return (tuple(dims), kind), content
 
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #value
 def _value(data: memoryview) -> tuple[str, Kind, memoryview]: # name, what it is, its bytes
     "One value of the file."
     kind: Kind = ((), '')
@@ -82,9 +84,11 @@ def _tensor(name: str, kind: Kind, content: bytes) -> np.ndarray:
     if word == 'str': dims = (len(content)//4,) # texts announce no length
     if math.prod(dims)*dtype.itemsize != len(content):
         raise CheckpointError(f'{name}: {len(content)} bytes for {list(dims)} {word}')
-    array = np.frombuffer(content, dtype).reshape(dims)
-    return (array.astype(np.uint32) << 16).view(np.float32) if word == 'BFloat16' else array
+    array = np.frombuffer(content, dtype)
+    if word == 'BFloat16': array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.reshape(dims)
 
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #sum
 def _check_sum(data: memoryview) -> memoryview: # without the checksum, if there was one
     "Verify the checksum that `save_checkpoint(crc_check=True)` appends."
     if bytes(data[-17:-10]) != b'crc_num': return data
@@ -104,6 +108,7 @@ def _arrays(data: memoryview) -> dict[str, np.ndarray]:
         parts.setdefault(name, []).append(content)
     return {name: _tensor(name, kinds[name], b''.join(parts[name])) for name in parts}
 
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #read-2
 def read_ckpt(path: str | Path, # a MindSpore checkpoint
              ) -> dict[str, np.ndarray]: # by the names in the file
     "All values of a `.ckpt` file, read without MindSpore. Raises `CheckpointError` naming the file and what is wrong."
@@ -113,8 +118,6 @@ def read_ckpt(path: str | Path, # a MindSpore checkpoint
         raise CheckpointError(f'{path}: cannot be read as a MindSpore checkpoint: {e}') from e
 
 # %% ../../nbs/7_frameworks/12_ckpt.ipynb #cell-016
-SLICE = 1 << 28 # bytes in one value; a larger array is written as several
-
 def _number(value: int) -> bytes:
     "The bytes that `_varint` reads."
     low, high = value & 127, value >> 7
@@ -123,6 +126,9 @@ def _number(value: int) -> bytes:
 def _field(tag: int, content: bytes) -> bytes:
     "A field of kind 2."
     return _number(tag << 3 | 2) + _number(len(content)) + content
+
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #slice
+SLICE = 1 << 28 # bytes in one value; a larger array is written as several
 
 def _values(name: str, array: np.ndarray) -> Iterator[bytes]:
     "The values of an array: one, or several if it is large."
@@ -134,6 +140,7 @@ def _values(name: str, array: np.ndarray) -> Iterator[bytes]:
         tensor = head + _field(3, data[start:start + SLICE])
         yield _field(1, _field(1, name.encode()) + _field(2, tensor))
 
+# %% ../../nbs/7_frameworks/12_ckpt.ipynb #write
 def write_ckpt(path: str | Path, # file to write; *.ckpt
                arrays: dict[str, np.ndarray], # by the names in the file
               ) -> None:

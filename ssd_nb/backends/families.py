@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any, Callable
 import numpy as np
 from .places import (
-    MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mobilenet_places, names_of, resnet_places, ssd_lite_places,
-    ssd_vgg_places, thinned_classifier, vgg_places, without_untrained, y_first)
+    MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mindcv_ssd_places, mobilenet_places, names_of, resnet_places,
+    ssd_lite_places, ssd_vgg_places, thinned_classifier, vgg_places, without_untrained, y_first)
+from .reference import ASIDE as OPTIMISER, MOMENTS, canonical
 from ..config import SSDConfig
 from ..errors import CheckpointError
 from ..networks.table import parameters
 
 # %% auto #0
 __all__ = ['COCO_CLASSES', 'NO_ID', 'COCO_IDS', 'IMAGENET', 'NORMED', 'CAFFE', 'FOUND', 'FOUND_LITE', 'FAMILIES', 'ASIDE',
-           'classes_with_gaps', 'Family', 'family_of', 'config_of', 'misfits', 'translate']
+           'classes_with_gaps', 'Family', 'larger_epsilon', 'unwrapped', 'family_of', 'config_of', 'misfits',
+           'translate']
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #classes
 COCO_CLASSES = tuple(name.strip() for name in """
@@ -51,7 +53,7 @@ class Family:
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #families
 IMAGENET = dict(pixel_mean=(.485, .456, .406), pixel_std=(.229, .224, .225))
-NORMED = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
+NORMED: dict[str, Any] = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
 CAFFE = dict(pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3)
 FOUND = dict(class_loss='hard_negatives', nms_threshold=.45, min_score=.01, max_boxes=200, class_candidates=400)
 FOUND_LITE = dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300)
@@ -60,6 +62,26 @@ FOUND_LITE = dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candid
 def _mobile(names: Blocks) -> Callable[[SSDConfig], Places]:
     "The places by the names of a library."
     return lambda cfg: mobilenet_places(names, cfg)
+
+# %% ../../nbs/7_frameworks/15d_families.ipynb #epsilon
+def larger_epsilon(state: Arrays # ours, its backbone trained with 1e-5
+                  ) -> Arrays: # for 1e-3 everywhere; answers as before
+    "The same answers by a network whose `norm_eps` is that of the presets."
+    changed = {}
+    for name, gamma in state.items():
+        layer, _, kind = name.rpartition('.')
+        if kind != 'gamma' or not layer.startswith(('stem', 'block', 'last')): continue
+        variance = state[f'{layer}.variance'].astype(np.float64)
+        ratio = (variance + SSDConfig().norm_eps)/(variance + NORMED['norm_eps'])
+        changed[name] = (gamma*np.sqrt(ratio)).astype(np.float32)
+    return state | changed
+
+# %% ../../nbs/7_frameworks/15d_families.ipynb #unwrapped
+def unwrapped(arrays: Arrays # by the names in a file of MindSpore
+             ) -> Arrays: # without wrappers in front of the names
+    "The network alone: no momentum, no counters of the optimiser."
+    named = {canonical(name): a for name, a in arrays.items()}
+    return {name: a for name, a in named.items() if name not in OPTIMISER and not name.startswith(MOMENTS)}
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #table
 FAMILIES = dict(
@@ -79,7 +101,12 @@ FAMILIES = dict(
                                       lambda cfg: vgg_places('features.'), CAFFE, prepare=without_untrained),
     amdegroot_vgg16=Family("amdegroot's vgg16_reducedfc", 'ssd300_vgg16', lambda cfg: vgg_places('') |
                            dict(fc6=('31', ''), fc7=('33', '')), CAFFE),
-    torchvision_resnet50=Family("torchvision's resnet50", 'ssd640_resnet50_fpn', resnet_places, NORMED))
+    torchvision_resnet50=Family("torchvision's resnet50", 'ssd640_resnet50_fpn', resnet_places, NORMED),
+    mindcv_resnet50=Family("MindCV's resnet50", 'ssd640_resnet50_fpn', lambda cfg: resnet_places(cfg, 'down_sample'),
+                           NORMED, library='mindspore'),
+    mindcv_ssd_mobilenetv2=Family("MindCV's ssd_mobilenetv2", 'ssd300_mobilenet_v2', mindcv_ssd_places,
+                                  IMAGENET | dict(backbone_padding='both', classes=COCO_CLASSES), library='mindspore',
+                                  prepare=unwrapped, finish=larger_epsilon, complete=True))
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #recognise
 ASIDE = 'num_batches_tracked' # counters that PyTorch keeps in batch norms
@@ -102,7 +129,8 @@ def config_of(family: Family, # whose
     if not family.complete: return cfg
     head = names_of(family.places(cfg), family.library, cfg)['logits0.predict.bias']
     count = arrays[head].size//cfg.num_default[0]
-    return cfg.replace(class_num=count, classes=classes_with_gaps() if count == 91 else ())
+    own = cfg.classes if count == len(cfg.classes) + 1 else () # as many as the family's
+    return cfg.replace(class_num=count, classes=classes_with_gaps() if count == 91 else own)
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #translate
 def misfits(arrays: Arrays, # by the names in a file

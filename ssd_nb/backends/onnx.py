@@ -64,6 +64,7 @@ def _conv(g: OnnxGraph, x: str, layer: Layer, state: dict, cfg: SSDConfig) -> st
     return g.add('Conv', x, g.constant(weight), g.constant(bias), kernel_shape=[layer.kernel]*2, group=layer.groups,
                  strides=[layer.stride]*2, dilations=[layer.dilation]*2, pads=[top, left, bottom, right])
 
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #ops-1b
 def _maxpool(g: OnnxGraph, x: str, layer: Layer, *_: Any) -> str:
     top, bottom, left, right = layer.padding
     return g.add('MaxPool', x, kernel_shape=[layer.kernel]*2, strides=[layer.stride]*2, pads=[top, left, bottom, right])
@@ -119,6 +120,7 @@ def _ends(g: OnnxGraph, parts: list[str], width: int, name: str) -> str:
     g.nodes.append(helper.make_node('Identity', [whole], [name]))
     return name
 
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #network-1b
 def _starts(g: OnnxGraph, cfg: SSDConfig, raw: bool) -> str:
     "The input, normalised, channels first."
     x, std = 'images', np.array(cfg.pixel_std)
@@ -148,12 +150,13 @@ def onnx_network(state: dict[str, np.ndarray], # of `for_inference`
     graph = helper.make_graph(g.nodes, 'ssd_nb', [images], ends, g.constants)
     return helper.make_model(graph, producer_name='ssd_nb', opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
 
-# %% ../../nbs/7_frameworks/09b_onnx.ipynb #session
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #session-threads
 def cpu_threads() -> int:
     "Threads that this process may use: `OMP_NUM_THREADS`, else one for each of its processors."
     asked = os.environ.get('OMP_NUM_THREADS', '')
     return int(asked) if asked.isdigit() else len(os.sched_getaffinity(0))
 
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #session
 class OnnxSession:
     "A `Session` that answers by ONNX Runtime on the CPU."
     def __init__(self, cfg: SSDConfig):
@@ -196,6 +199,7 @@ def refuse() -> NoReturn:
     "Raise `ConfigError`: it cannot learn."
     raise ConfigError('backend: onnx answers but does not learn; give --backend torch or mindspore')
 
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #seam-group
 class GROUP:
     "There is none: an onnx session works in one process."
     @staticmethod
@@ -203,6 +207,7 @@ class GROUP:
     @staticmethod
     def command(count: int, module: str) -> NoReturn: refuse()
 
+# %% ../../nbs/7_frameworks/09b_onnx.ipynb #seam-make
 def make_session(cfg: SSDConfig, # the numbers
                  *,
                  training: bool, # refused

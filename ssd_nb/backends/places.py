@@ -6,7 +6,7 @@
 from __future__ import annotations
 from typing import NamedTuple
 import numpy as np
-from .reference import NORM_NAMES
+from .reference import NORM_NAMES, reference_names
 from ..config import SSDConfig
 from ..networks.layers import NORM_KINDS
 from ..networks.mobilenet_v3 import EARLY, LATE
@@ -18,7 +18,7 @@ from ..networks.vgg import STAGES
 __all__ = ['Arrays', 'Places', 'WORDS', 'NORMS', 'Pair', 'TORCHVISION', 'TIMM', 'MINDCV', 'PARTS', 'CONVS', 'RESIDUAL',
            'LITE_PARTS', 'names_of', 'Blocks', 'mobilenet_places', 'vgg_places', 'without_untrained',
            'thinned_classifier', 'resnet_places', 'ssd_vgg_places', 'y_first', 'lite_block_places', 'lite_trunk_places',
-           'ssd_lite_places']
+           'ssd_lite_places', 'mindcv_ssd_places']
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #words
 Arrays = dict[str, np.ndarray] # by name
@@ -111,14 +111,17 @@ def thinned_classifier(arrays: Arrays) -> Arrays:
 RESIDUAL = dict(reduce=('conv1', 'bn1'), window=('conv2', 'bn2'), widen=('conv3', 'bn3'),
                 shortcut=('downsample.0', 'downsample.1')) # the layers of a block
 
-def resnet_places(cfg: SSDConfig) -> Places:
-    "Where the layers of torchvision's resnet50 stand."
+def resnet_places(cfg: SSDConfig, # any
+                  shortcut: str = 'downsample', # what the library calls the convolution that makes a shortcut fit
+                 ) -> Places:
+    "Where the layers of a library's resnet50 stand."
     places, k = dict(stem=('conv1', 'bn1')), 0
     for group, (_, count, _) in enumerate(GROUPS_50, start=1):
         for repeat in range(count):
             k += 1
             start = f'layer{group}.{repeat}'
-            for part, (conv, norm) in RESIDUAL.items():
+            for part, pair in RESIDUAL.items():
+                conv, norm = (name.replace('downsample', shortcut) for name in pair)
                 places[f'block{k}.{part}'] = f'{start}.{conv}', f'{start}.{norm}'
     return places
 
@@ -158,6 +161,9 @@ def lite_block_places(k: int, # number of the block
         else: places |= {f'block{k}.squeeze': (f'{start}.{n}.fc1', ''), f'block{k}.excite': (f'{start}.{n}.fc2', '')}
     return places
 
+# %% ../../nbs/7_frameworks/15c_places.ipynb #lite-parts
+LITE_PARTS = 'expand', 'depthwise', 'squeeze', 'project' # of a block, in the order of computation
+
 # %% ../../nbs/7_frameworks/15c_places.ipynb #lite-1b
 def lite_trunk_places(cfg: SSDConfig) -> Places:
     "Where the layers of torchvision's MobileNetV3 stand."
@@ -173,8 +179,6 @@ def lite_trunk_places(cfg: SSDConfig) -> Places:
     return places
 
 # %% ../../nbs/7_frameworks/15c_places.ipynb #lite-2
-LITE_PARTS = 'expand', 'depthwise', 'squeeze', 'project' # of a block, in the order of computation
-
 def ssd_lite_places(cfg: SSDConfig) -> Places:
     "Where the layers of torchvision's ssdlite320_mobilenet_v3_large stand."
     places = lite_trunk_places(cfg)
@@ -186,4 +190,24 @@ def ssd_lite_places(cfg: SSDConfig) -> Places:
             start = f'head.{theirs}_head.module_list.{k}'
             places[f'{ours}{k}.depthwise'] = f'{start}.0.0', f'{start}.0.1'
             places[f'{ours}{k}.predict'] = f'{start}.1', ''
+    return places
+
+# %% ../../nbs/7_frameworks/15c_places.ipynb #mindcv
+def _taken_apart(place: str) -> str:
+    "A place in `features`, after MindCV has taken the list apart."
+    return 'backbone_wrapper.backbone.net.' + place.replace('features.', 'features_')
+
+def mindcv_ssd_places(cfg: SSDConfig) -> Places:
+    "Where the layers of MindCV's ssd_mobilenetv2 stand (its examples/det/ssd)."
+    trunk, reference = mobilenet_places(MINDCV, cfg), reference_names(cfg)
+    places = {layer: (_taken_apart(conv), _taken_apart(norm)) for layer, (conv, norm) in trunk.items()}
+    start = 'backbone_wrapper.feature1_expand_layer.features'
+    places['tap'] = f'{start}.0', f'{start}.1'
+    for p in parameters(cfg):
+        layer = p.name.rpartition('.')[0]
+        if layer in places: continue
+        conv = reference[f'{layer}.weight'].removesuffix('.weight')
+        norm = reference.get(f'{layer}.gamma', '').removesuffix('.gamma')
+        inside = '' if p.part == 'head' else 'backbone_wrapper.'
+        places[layer] = inside + conv, inside + norm
     return places

@@ -65,7 +65,7 @@ def numbers_of(tensor: Stored, # its description
     dtype = np.dtype('<u2' if half else kind)
     steps = [dtype.itemsize*step for step in tensor.steps]
     found: np.ndarray = np.ndarray(tensor.size, dtype, data, dtype.itemsize*tensor.start, steps).copy('C')
-    return (found.astype(np.uint32) << 16).view(np.float32) if half else found
+    return (found.ravel().astype(np.uint32) << 16).view(np.float32).reshape(tensor.size) if half else found
 
 # %% ../../nbs/7_frameworks/15b_pth.ipynb #zip
 def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]: # what was pickled; the storages

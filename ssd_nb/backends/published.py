@@ -20,7 +20,7 @@ from ..fields import nearest
 from ..files import replacing
 
 # %% auto #0
-__all__ = ['OPENIMAGES', 'TORCH', 'TERMS', 'ON_COCO', 'PUBLISHED', 'Published', 'torchvision', 'on_coco', 'cache_folder',
+__all__ = ['TORCH', 'TERMS', 'ON_COCO', 'OPENIMAGES', 'PUBLISHED', 'Published', 'torchvision', 'on_coco', 'cache_folder',
            'check_file', 'pack', 'fetch_package', 'fetch_address', 'entry', 'get']
 
 # %% ../../nbs/7_frameworks/15e_published.ipynb #published
@@ -42,9 +42,6 @@ class Published:
     command: str = '' # that measures it
 
 # %% ../../nbs/7_frameworks/15e_published.ipynb #published-2
-OPENIMAGES = ('Bicycle', 'Boot', 'Laptop', 'Person', 'Chair', 'Cattle', 'Desk', 'Cat', 'Computer mouse',
-              'Computer monitor', 'Box', 'Mug', 'Coffee cup', 'Stationary bicycle', 'Table', 'Bottle', 'High heels',
-              'Vehicle', 'Footwear', 'Dog', 'Book', 'Camera', 'Car')
 TORCH = 'https://download.pytorch.org/models'
 TERMS = 'BSD-3-Clause (torchvision); the terms of the data that they were trained on may apply as well'
 ON_COCO = 'python -m ssd_nb.eval --checkpoint_path {} --coco_root FOLDER'
@@ -69,18 +66,26 @@ def on_coco(name: str, file: str, size: float, published: str) -> Published:
     return torchvision(name, file, size, published, 'COCO', classes=COCO_CLASSES, command=command)
 
 # %% ../../nbs/7_frameworks/15e_published.ipynb #published-4
-PUBLISHED = dict(
-    openimages=Published(
-        'objectron_solution_packed_assets.data', 9_987_912,
-        '470986ca5df183f41698da6de74b027d838fe289d77b5ab094497d350bee664e',
-        'MediaPipe Objectron, npm package @mediapipe/objectron; trained by its authors on Open Images', 'Apache-2.0',
-        'no figure for the detector alone', OPENIMAGES, package='@mediapipe/objectron@0.4.1675468480', start=184,
-        measured='AP 0.197, AP50 0.340 for 13 of the classes of COCO, on 86 photographs of val2017',
-        command='jupyter nbconvert --to notebook --execute nbs/7_frameworks/16_weights.ipynb'),
+OPENIMAGES = ('Bicycle', 'Boot', 'Laptop', 'Person', 'Chair', 'Cattle', 'Desk', 'Cat', 'Computer mouse',
+              'Computer monitor', 'Box', 'Mug', 'Coffee cup', 'Stationary bicycle', 'Table', 'Bottle', 'High heels',
+              'Vehicle', 'Footwear', 'Dog', 'Book', 'Camera', 'Car')
+PUBLISHED = dict(openimages=Published(
+    'objectron_solution_packed_assets.data', 9_987_912,
+    '470986ca5df183f41698da6de74b027d838fe289d77b5ab094497d350bee664e',
+    'MediaPipe Objectron, npm package @mediapipe/objectron; trained by its authors on Open Images', 'Apache-2.0',
+    'no figure for the detector alone', OPENIMAGES, package='@mediapipe/objectron@0.4.1675468480', start=184,
+    measured='AP 0.197, AP50 0.340 for 13 of the classes of COCO, on 86 photographs of val2017',
+    command='jupyter nbconvert --to notebook --execute nbs/7_frameworks/16_weights.ipynb'))
+
+# %% ../../nbs/7_frameworks/15e_published.ipynb #published-4b
+PUBLISHED |= dict(
     ssd300_vgg16_coco=on_coco('ssd300_vgg16', 'ssd300_vgg16_coco-b556d3b4.pth', 135.988, 'mAP 0.251 on COCO val2017'),
     ssdlite320_mobilenet_v3_large_coco=on_coco(
         'ssdlite320_mobilenet_v3_large', 'ssdlite320_mobilenet_v3_large_coco-a79551df.pth', 13.418,
-        'mAP 0.213 on COCO val2017'),
+        'mAP 0.213 on COCO val2017'))
+
+# %% ../../nbs/7_frameworks/15e_published.ipynb #published-4c
+PUBLISHED |= dict(
     mobilenet_v2_imagenet=torchvision('mobilenet_v2', 'mobilenet_v2-b0353104.pth', 13.555,
                                       'top-1 accuracy 0.719 on ImageNet', 'ImageNet'),
     resnet50_imagenet=torchvision('resnet50', 'resnet50-0676ba61.pth', 97.781, 'top-1 accuracy 0.761 on ImageNet',

@@ -81,10 +81,11 @@ def _resnet_prefixes(layer: str) -> tuple[str, str]: # of convolution and norm
     place = 1 + ('reduce', 'window', 'widen').index(what)
     return f'{inner}.conv{place}', f'{inner}.bn{place}'
 
-# %% ../../nbs/7_frameworks/13_reference.ipynb #mapping-3
+# %% ../../nbs/7_frameworks/13_reference.ipynb #backbones
 BACKBONES = dict(mobilenet_v1_fpn=_mobilenet_v1_prefixes, resnet50_fpn=_resnet_prefixes)
 NAMED = ('mobilenet_v2', *BACKBONES) # the networks that the reference's checkpoints are of
 
+# %% ../../nbs/7_frameworks/13_reference.ipynb #mapping-3
 def _prefixes(cfg: SSDConfig) -> dict[str, tuple[str, str]]: # layer to prefixes of convolution and norm
     found = {}
     if cfg.network in BACKBONES:
