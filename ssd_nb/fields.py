@@ -115,7 +115,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, # type: ignore[override]
                    namespace: Any = None) -> argparse.Namespace:
-        known, unknown = self.parse_known_args(args, namespace)
+        known, unknown = self.parse_known_intermixed_args(args, namespace) # RUN --flag value IMAGE
         if unknown:
             flag = unknown[0].split('=')[0]
             self.error(f'unknown argument {flag}{nearest(flag, self._option_string_actions)}')

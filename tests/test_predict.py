@@ -19,7 +19,7 @@ from ssd_nb.eval import main as evaluate_main
 from ssd_nb.data.loader import eval_batch
 from ssd_nb.detector import detect, image_files, load_detector, classes_and_ids, square
 from ssd_nb.images import pixels
-from ssd_nb.predict import detect_files, main, number_images, picture_paths, predict
+from ssd_nb.predict import detect_files, main, number_images, picture_paths, predict, predict_parser
 from ssd_nb.learning.drawings import CLASSES
 from ssd_nb.learning.shapes import write_shapes
 from ssd_nb.video import film_targets, frames_of, opened
@@ -335,3 +335,7 @@ def test_a_run_is_not_taken_for_pictures(checkpoint):
     (checkpoint.parent/'metrics.csv').touch()
     with pytest.raises(UserError, match='a training run, not pictures.*--checkpoint_path'):
         ssd_nb.detect(str(checkpoint.parent))
+
+def test_flags_may_stand_between_the_run_and_the_pictures():
+    args = predict_parser().parse_args(['runs/pets-001', '--min_score', '.3', 'photo.jpg', '--format', 'yolo', 'more'])
+    assert args.images == ['runs/pets-001', 'photo.jpg', 'more'] and args.format == 'yolo'

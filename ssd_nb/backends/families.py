@@ -53,7 +53,7 @@ class Family:
 
 # %% ../../nbs/7_frameworks/15d_families.ipynb #families
 IMAGENET = dict(pixel_mean=(.485, .456, .406), pixel_std=(.229, .224, .225))
-NORMED = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
+NORMED: dict[str, Any] = IMAGENET | dict(norm_eps=1e-5, backbone_padding='both')
 CAFFE = dict(pixel_mean=(.48235, .45882, .40784), pixel_std=(1/255,)*3)
 FOUND = dict(class_loss='hard_negatives', nms_threshold=.45, min_score=.01, max_boxes=200, class_candidates=400)
 FOUND_LITE = dict(nms_threshold=.55, min_score=.001, max_boxes=300, class_candidates=300)
