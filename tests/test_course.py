@@ -11,7 +11,6 @@ from test_structure import cells, code_cells, exported_cells, local, parsed
 
 NBS = Path(__file__).resolve().parent.parent/'nbs'
 WORDS = 14_000 # of the concept path
-KEPT = ('0_tools', '2_network', '5_numbers', '6_data', '9_use') # wings that keep these two rules, too
 FOREIGN = r'YAML|argv|EXIF|XML|MindRecord|tokeni[sz]e' # plumbing, which the concept path does without
 FOLDED = re.compile(r'<details>.*?</details>', re.DOTALL)
 QUESTION = re.compile(r'^\*\*\d\. ', re.MULTILINE)
@@ -29,9 +28,9 @@ def course() -> list[Path]:
     found = [NBS/'00_tour.ipynb', *sorted(NBS.glob('[1-4]_*/*.ipynb'))]
     return [p for p in found if p.parent.name != '2_network' or p in concept_path()] # not the gallery of networks
 
-def kept() -> list[Path]:
-    "The course, and all notebooks of the wings in `KEPT`."
-    return sorted({*course(), *(p for wing in KEPT for p in NBS.glob(f'{wing}/*.ipynb'))})
+def book() -> list[Path]:
+    "The tour and every notebook of a part, in the order of the book."
+    return [NBS/'00_tour.ipynb', *sorted(NBS.glob('[0-9]_*/*.ipynb'))]
 
 def texts(path: Path) -> list[str]:
     "The text cells of a notebook."
@@ -92,12 +91,12 @@ def used_names(path: Path) -> set[str]:
             if isinstance(node, ast.alias): out.add(node.name)
     return out
 
-@pytest.mark.parametrize('path', kept(), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', book(), ids=lambda p: p.stem)
 def test_every_exported_name_is_shown_at_work(path):
     missing = sorted({*exported_names(path)} - used_names(path))
     agree([f'{local(path)}: {name} is exported and no visible cell uses it; add a small example' for name in missing])
 
-@pytest.mark.parametrize('path', kept(), ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', book(), ids=lambda p: p.stem)
 def test_every_exercise_has_a_solution_that_runs(path):
     "At least two in the course; as many as there are elsewhere."
     text = '\n'.join(texts(path))
