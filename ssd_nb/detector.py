@@ -82,9 +82,9 @@ def score_floors(wanted: Floors, # least scores
     for name, score in pairs:
         if name and name not in classes:
             raise ConfigError(f'min_score: no class {name!r}{nearest(name, classes)}; there are {", ".join(classes)}')
-        if given.count(name) > 1: raise ConfigError(f'min_score: {name or "a number for all others"} stands twice')
+        if given.count(name) > 1: raise ConfigError(f'min_score: {name or "a number for all others"} occurs twice')
         if not _is_score(score):
-            raise ConfigError(f'min_score: {score!r} is no number from 0 to 1; give 0.5, or cat=0.6,dog=0.3,0.5')
+            raise ConfigError(f'min_score: {score!r} is not a number from 0 to 1; give 0.5, or cat=0.6,dog=0.3,0.5')
     scores = {name: float(score) for name, score in pairs}
     return np.array([scores.get(name, scores.get('', other)) for name in classes])
 
