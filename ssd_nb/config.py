@@ -112,7 +112,7 @@ def check_together(cfg: SSDConfig) -> None:
     if count and cfg.class_num and count + 1 != cfg.class_num:
         raise ConfigError(f'class_num: {cfg.class_num} does not fit {count} classes and the background; '
                           f'give --class_num {count + 1}')
-    if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name stands twice in {list(cfg.classes)}')
+    if len(set(cfg.classes)) != count: raise ConfigError(f'classes: a name occurs twice in {list(cfg.classes)}')
     check_network(cfg)
 
 # %% ../nbs/5_numbers/01_config.ipynb #cell-032

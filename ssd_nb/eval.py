@@ -207,7 +207,7 @@ def place_words(args: Namespace, # with `words`; a flag that was given is an att
     names = [name for name in ('checkpoint_path', 'data') if not hasattr(args, name)]
     for name, word in zip(names, args.words): setattr(args, name, word)
     more = args.words[len(names):]
-    if more: raise ConfigError(f'{more[0]}: a word too many; give a run, and then the path of a data set')
+    if more: raise ConfigError(f'{more[0]}: one word too many; give a run, and then the path of a data set')
 
 # %% ../nbs/9_use/01_eval.ipynb #cell-064
 IDLE = ('background', 'seed') # of these groups, what evaluation does not use

@@ -366,7 +366,7 @@ BAD = {
     'yolo: names a word': ('yolo', also('data.yaml', 'names: cat\ntrain: images'),
         'data.yaml', "names is 'cat'", 'names: [cat, dog]'),
     'yolo: name twice': ('yolo', also('data.yaml', 'names: [cat, cat]\ntrain: images'),
-        'data.yaml', "'cat' stands twice", 'a name of its own'),
+        'data.yaml', "'cat' occurs twice", 'a name of its own'),
     'yolo: nc': ('yolo', also('data.yaml', 'names: [cat, dog]\nnc: 80\ntrain: images'),
         'data.yaml', 'nc is 80', 'correct one of them'),
     'yolo: class number in words': ('yolo', also('data.yaml', 'names: {one: cat}\ntrain: images'),
@@ -423,7 +423,7 @@ BAD = {
         'no such split', 'there is test', '--train_split'),
     'roboflow: the heading counted': ('roboflow', with_flags(class_num=4),
         'class count', '2 classes (cat, dog)', '--class_num 3'),
-    'txt: names twice': ('txt', also('classes.txt', 'cat\ncat\n'), 'classes.txt: line 2', 'stands twice', 'rename'),
+    'txt: names twice': ('txt', also('classes.txt', 'cat\ncat\n'), 'classes.txt: line 2', 'occurs twice', 'rename'),
     'txt: too few names': ('txt', also('classes.txt', 'cat\n'), 'rows.txt: line 1', 'class 2', 'from 1 to 1'),
     'nothing kept back': ('yolo', lambda root: (at(root, val_fraction=0), False),
         'no split to evaluate on', '--val_fraction 0', 'give another --val_fraction')}

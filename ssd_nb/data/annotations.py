@@ -65,7 +65,7 @@ def usable_categories(notes: Annotations, # as they are written down
         if number is None or name is None:
             findings.add('incomplete entry', where, f'a category needs an id and a name; found {shown(c)}')
         elif number in names or name in names.values():
-            findings.add('duplicate class', where, f'category {name!r} (id {number!r}) stands twice')
+            findings.add('duplicate class', where, f'category {name!r} (id {number!r}) occurs twice')
         else: names[number] = name
     return names
 
@@ -105,11 +105,11 @@ def _headers(notes: Annotations, images: list[dict], cache: Any) -> list[Header]
 
 # %% ../../nbs/6_data/04_annotations.ipynb #once
 def _once(images: list[dict], findings: Findings) -> list[dict]:
-    "The images without those whose id or file stands twice."
+    "The images without those whose id or file occurs twice."
     ids, names, kept = set(), set(), []
     for im in images:
-        if im['id'] in ids: findings.add('duplicate id', im[PLACE], f'image id {im["id"]!r} stands twice')
-        elif im['file_name'] in names: findings.add('duplicate image', im[PLACE], f'{im["file_name"]} stands twice')
+        if im['id'] in ids: findings.add('duplicate id', im[PLACE], f'image id {im["id"]!r} occurs twice')
+        elif im['file_name'] in names: findings.add('duplicate image', im[PLACE], f'{im["file_name"]} occurs twice')
         else: kept.append(im)
         ids.add(im['id'])
         names.add(im['file_name'])
@@ -232,7 +232,7 @@ def judged_objects(rows: Sequence[tuple[str, dict]], # place and annotation
     for where, a in rows:
         done = _usable_object(a, where, images, names, clip, findings)
         number = done['id'] if done else None
-        if number in seen: findings.add('duplicate id', where, 'the annotation id stands twice')
+        if number in seen: findings.add('duplicate id', where, 'the annotation id occurs twice')
         kept.append(None if number in seen else done)
         if number is not None: seen.add(number)
     return kept

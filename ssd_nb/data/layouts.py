@@ -89,12 +89,12 @@ def class_file(folders: Iterable[Path], # where it may lie
 # %% ../../nbs/6_data/05b_layouts.ipynb #names-file-3
 def class_names(path: Path, # a line for each class
                ) -> list[str]:
-    "The names in such a file; empty lines at its end are none. Raises `DataError` for one that stands twice."
+    "The names in such a file; empty lines at its end are none. Raises `DataError` for one that occurs twice."
     names = [line.strip() for line in read_lines(path)]
     while names and not names[-1]: names.pop()
     for n, name in enumerate(names, 1):
         if not name: raise DataError(f'{path}: line {n}: no name; write one, for its number is the line\'s')
-        if name in names[:n - 1]: raise DataError(f'{path}: line {n}: {name!r} stands twice; rename one of them')
+        if name in names[:n - 1]: raise DataError(f'{path}: line {n}: {name!r} occurs twice; rename one of them')
     return names
 
 # %% ../../nbs/6_data/05b_layouts.ipynb #split-file

@@ -101,7 +101,7 @@ def txt_rows(path: Path, # a TXT file
     for n, row in enumerate(read_lines(path), 1):
         if not row.strip(): continue
         where, (name, boxes) = f'{path}: line {n}', parse_row(row)
-        if name in seen: findings.add('duplicate image', where, f'{name} stands twice')
+        if name in seen: findings.add('duplicate image', where, f'{name} occurs twice')
         elif (last := malformed_box(name, folder)):
             message = f'{last!r} is no box (x1,y1,x2,y2,class, with commas), and there is no file {folder/name}'
             findings.add('malformed box', where, message)

@@ -75,7 +75,7 @@ def yolo_names(content: dict, # of `read_data_yaml`
         if number is None or number < 0 or not number.is_integer():
             raise DataError(f'{path}: names: {shown(key)} is no class number; write whole numbers from 0')
         if name is None or name in found.values():
-            fault = 'is no name' if name is None else 'stands twice'
+            fault = 'is no name' if name is None else 'occurs twice'
             raise DataError(f'{path}: names: {shown(value)} {fault}; give every class a name of its own')
         found[int(number)] = name
     if content.get('nc', len(found)) != len(found):

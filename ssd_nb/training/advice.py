@@ -110,12 +110,12 @@ GAP, LITTLE = .2, .3 # mAP
 
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-gap-2
 def advise_on_gap(f: Facts) -> Iterator[Advice]:
-    "On learning by heart, and on not learning."
+    "On memorising, and on not learning."
     if f.train_mAP is None or not f.scores: return
     last = f.scores[-1][1]
     both = f'mAP is {f.train_mAP:.3f} on images that were learnt and {last:.3f} on others'
     if f.train_mAP - last > GAP:
-        yield Advice(f'{both}: much is known by heart',
+        yield Advice(f'{both}: many images are memorised',
                      'more pictures, or stronger augmentation, --expand 0.5 --hue 0.05')
     elif f.train_mAP < LITTLE:
         yield Advice(f'{both}: little is learnt at all',
@@ -161,11 +161,11 @@ def advise_on_classes(f: Facts) -> Iterator[Advice]:
                      'annotate more of these, or leave the classes out with --classes')
     missed = [name for name, ap in f.AP.items() if ap == 0 and f.learnt.get(name, 0) >= FEW]
     if missed:
-        yield Advice(f'AP is 0 in spite of their objects: {_listed_classes(missed, f.learnt)}',
+        yield Advice(f'AP is 0 although there are objects to learn from: {_listed_classes(missed, f.learnt)}',
                      'look at their worst pictures below: are they small, alike, or annotated unevenly?')
     unseen = [name for name, n in f.judged.items() if n == 0]
     if unseen:
-        yield Advice(f'no object to be measured by: {_listed_classes(unseen, f.judged)}',
+        yield Advice(f'no object to evaluate on: {_listed_classes(unseen, f.judged)}',
                      'put pictures of these into the evaluation split, too')
 
 # %% ../../nbs/8_training/05b_advice.ipynb #rule-sizes
