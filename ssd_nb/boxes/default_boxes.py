@@ -49,7 +49,7 @@ class BoxConfig(MapConfig):
         choices=('reference', 'paper', 'retina'))
     first_scale: float = number(.1,
         "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
-    min_scale: float = number(.2, "scale of the first map; its square follows first_scale (layout reference)", low=.001, high=1)
+    min_scale: float = number(.2, "scale of the first feature map (but see first_scale)", low=.001, high=1)
     max_scale: float = number(.95, "scale of the last feature map", low=.001, high=1)
     scales: tuple[float, ...] = number((),
         "scale of each feature map and one more, in place of min_scale to max_scale and 1", low=.001, high=2)
