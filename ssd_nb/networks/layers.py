@@ -21,7 +21,7 @@ def same_padding(size: int, # pixels along an axis
                  stride: int, # of the convolution
                 ) -> tuple[int, int]: # pixels before and after
     "Padding with which the output has `ceil(size/stride)` pixels, the odd pixel after."
-    total = max((-(-size//stride) - 1)*stride + kernel - size, 0)
+    total = max((math.ceil(size/stride) - 1)*stride + kernel - size, 0)
     return total//2, total - total//2
 
 # %% ../../nbs/2_network/01_layers.ipynb #cell-008
@@ -34,7 +34,7 @@ class Layer:
     kernel: int = 1 # side of the window in pixels
     stride: int = 1 # pixels between two windows
     padding: tuple[int, int, int, int] = (0, 0, 0, 0) # pixels added at the top, bottom, left and right
-    dilation: int = 1 # pixels between two pixels of a window
+    dilation: int = 1 # steps from one pixel of a window to the next
     groups: int = 1 # parts that the channels are split into; each sees only itself
     op: str = 'conv' # conv, maxpool, average (of the whole map), upsample (to twice the size) or identity (as it is)
     bias: bool = False # a number for each channel is added
