@@ -1483,7 +1483,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ssd_nb.fields._kind_name': ('0_tools/fields.html#_kind_name', 'ssd_nb/fields.py'),
                                'ssd_nb.fields._leaves': ('0_tools/fields.html#_leaves', 'ssd_nb/fields.py'),
                                'ssd_nb.fields._listed': ('0_tools/fields.html#_listed', 'ssd_nb/fields.py'),
-                               'ssd_nb.fields.called_as': ('0_tools/fields.html#called_as', 'ssd_nb/fields.py'),
                                'ssd_nb.fields.check_range': ('0_tools/fields.html#check_range', 'ssd_nb/fields.py'),
                                'ssd_nb.fields.checked': ('0_tools/fields.html#checked', 'ssd_nb/fields.py'),
                                'ssd_nb.fields.coerce': ('0_tools/fields.html#coerce', 'ssd_nb/fields.py'),

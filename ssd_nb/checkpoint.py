@@ -15,7 +15,7 @@ from .backends.reference import from_reference, reference_config, to_reference
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser, parse_yaml, to_yaml
 from .boxes.default_boxes import BoxConfig, MapConfig
 from .errors import CheckpointError, ConfigError, plain_errors
-from .fields import called_as, own_fields
+from .fields import own_fields
 from .networks.layers import NetworkConfig
 from .files import replacing
 from .backends.ckpt import read_ckpt, write_ckpt
@@ -135,7 +135,7 @@ OF_THE_NETWORK = [f.name for group in (NetworkConfig, BoxConfig, MapConfig) for 
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.checkpoint`."
-    parser = make_parser(called_as('checkpoint'), PURPOSE, shown=OF_THE_NETWORK)
+    parser = make_parser('python -m ssd_nb.checkpoint', PURPOSE, shown=OF_THE_NETWORK)
     parser.add_argument('action', choices=('convert', 'show'))
     parser.add_argument('files', nargs='+', metavar='FILE')
     with plain_errors():

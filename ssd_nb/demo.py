@@ -11,7 +11,7 @@ from .config import config_from_args
 from .detection.detections import Detections
 from .errors import optional, plain_errors
 from .eval import check_clear
-from .fields import Parser, called_as
+from .fields import Parser
 from .files import next_folder
 from .detector import image_files, make_detector
 from .images import pixels
@@ -54,7 +54,7 @@ def page_of(images: Sequence[np.ndarray], # [H, W, 3] uint8 RGB, of any sizes
 # %% ../nbs/9_use/07_demo.ipynb #run
 def demo_parser() -> Parser:
     "The flags that matter for looking at images, and the images."
-    called = called_as('demo')
+    called = 'python -m ssd_nb.demo'
     return images_parser('demo', f'''See what a trained network finds: a picture of each image, and one of all.
 
   {called}                             published weights, on photographs that scikit-image carries

@@ -84,9 +84,10 @@ def leave(sentence: str, # for standard error
 # %% ../nbs/0_tools/01_errors.ipynb #as-called
 def as_called(text: str, # with commands such as `python -m ssd_nb.train`
              ) -> str:
-    "A text whose commands are written as this one was called: `ssd_nb train` after the console command."
+    "A text whose commands are written as this one was called: `ssd_nb train`, unless a module was started."
     started = Path(sys.argv[0])
-    if started.stem != 'ssd_nb' and (started.parent.name, started.stem) != ('ssd_nb', '__main__'): return text
+    module = started.suffix == '.py' and 'ssd_nb' in (started.parent.name, started.parent.parent.name)
+    if module and (started.parent.name, started.stem) != ('ssd_nb', '__main__'): return text
     return re.sub(r'python -m ssd_nb\.(\w+)\b(?!\.\w)', r'ssd_nb \1', text)
 
 # %% ../nbs/0_tools/01_errors.ipynb #plain-errors

@@ -15,7 +15,7 @@ from .detection.coco_eval import Report, class_table, evaluate, format_report
 from .detection.voc_eval import voc_scores
 from .config import DataConfig, DataRules, SSDConfig, config_from_args, make_parser
 from .errors import ConfigError, UserError, plain_errors
-from .fields import Numbers, Parser, called_as, own_fields
+from .fields import Numbers, Parser, own_fields
 from .data.dataset import settled
 from .data.records import Dataset
 from .detection.detections import Detections
@@ -235,7 +235,7 @@ new folder beside it, on other pictures with their name: eval-holidays-001. Noth
 # %% ../nbs/9_use/01_eval.ipynb #parser
 def eval_parser() -> Parser:
     "The flags that matter for evaluation; others of the configuration are understood, and change nothing."
-    called = called_as('eval')
+    called = 'python -m ssd_nb.eval'
     parser = make_parser(called, EVAL_HELP.format(called), presets=False, shown=SHOWN, told=MEANING)
     parser.usage = f'{called} RUN [PATH] [--config FILE] [--PARAMETER VALUE ...]'
     meant = 'run folder, checkpoint file, or name of published weights; then perhaps the path of other pictures'

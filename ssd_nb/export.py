@@ -15,7 +15,7 @@ from .weights import find_checkpoint, load
 from .config import SSDConfig
 from .errors import UserError, optional, plain_errors
 from .eval import state_told
-from .fields import Parser, called_as
+from .fields import Parser
 from .files import replacing
 from .detection.postprocess import all_scores
 from .learning.scenes import draw_scene
@@ -158,7 +158,7 @@ HELP = """Write a trained network as a file for other programs, and compare its 
 
 def make_export_parser() -> Parser:
     "The flags of the command."
-    called = called_as('export')
+    called = 'python -m ssd_nb.export'
     p = Parser(prog=called, description=HELP.format(called), allow_abbrev=False,
                formatter_class=argparse.RawDescriptionHelpFormatter)
     p.usage = f'{called} RUN [--format FORMAT] [--decoded] [--output FILE]'

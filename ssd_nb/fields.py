@@ -6,19 +6,16 @@
 from __future__ import annotations
 import argparse
 import difflib
-import sys
 import typing
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Iterable, Iterator, Sequence, TypeVar
 import yaml
 from .errors import ConfigError, as_called
 
 # %% auto #0
-__all__ = ['number', 'rule', 'coerce', 'nearest', 'called_as', 'Parser', 'field_types', 'check_range', 'checked', 'Numbers',
-           'own_fields']
+__all__ = ['number', 'rule', 'coerce', 'nearest', 'Parser', 'field_types', 'check_range', 'checked', 'Numbers', 'own_fields']
 
 # %% ../nbs/0_tools/06_fields.ipynb #cell-004
 def number(default: Any, # default value
@@ -94,14 +91,6 @@ def nearest(name: str, # what was typed
     "A suggestion for a misspelt name."
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=.5)
     return f'; did you mean {prefix}{close[0]}?' if close else ''
-
-# %% ../nbs/0_tools/06_fields.ipynb #called
-def called_as(name: str, # of a command, e.g. eval
-             ) -> str: # for its usage
-    "How its user calls a command: `python -m ssd_nb.eval` if Python was started with that module, else `ssd_nb eval`."
-    started = Path(sys.argv[0])
-    alone = started.stem == name or (started.parent.name, started.stem) == (name, '__main__')
-    return f'python -m ssd_nb.{name}' if alone else f'ssd_nb {name}'
 
 # %% ../nbs/0_tools/06_fields.ipynb #parser
 class Parser(argparse.ArgumentParser):

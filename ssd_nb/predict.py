@@ -17,7 +17,7 @@ from .detection.detections import Detections
 from .detector import Detector, detect_each, image_files, make_detector
 from .errors import ConfigError, DataError, UserError, plain_errors
 from .eval import check_clear, state_told
-from .fields import Parser, called_as
+from .fields import Parser
 from .files import next_folder, replacing
 from .training.evaluation import LOOK
 from .video import Film, camera_number, check_video, detect_video, film_targets, free_names, is_video
@@ -168,7 +168,7 @@ def images_parser(name: str, # of the command
                   nargs: str = '+', # how many images there may be, see `argparse`
                  ) -> Parser:
     "A parser of a command that looks at images."
-    called = called_as(name)
+    called = f'python -m ssd_nb.{name}'
     parser = make_parser(called, description, presets=False, shown=LOOKING, told=LOOKING)
     images = 'IMAGE ...' if nargs == '+' else '[IMAGE ...]'
     parser.usage = f'{called} [RUN] {images} [--config FILE] [--PARAMETER VALUE ...]'
@@ -192,7 +192,7 @@ is taken from the weights, but for --min_score, which is {LOOK} here."""
 # %% ../nbs/9_use/02_predict.ipynb #predict-parser-2
 def predict_parser() -> Parser:
     "The flags that matter for looking at images, and those of this command alone."
-    parser = images_parser('predict', PREDICT_HELP.format(called_as('predict')))
+    parser = images_parser('predict', PREDICT_HELP.format('python -m ssd_nb.predict'))
     group = parser.add_argument_group('prediction alone')
     group.add_argument('--format', choices=('json', *FORMATS), default='json',
                        help='label files beside the pictures, too: yolo or voc [json: predictions.json only]')

@@ -11,7 +11,7 @@ from .backends.session import SCALER
 from .config import SSDConfig, make_parser
 from .data.mindrecord import open_both
 from .errors import ConfigError, UserError, plain_errors
-from .fields import Parser, called_as
+from .fields import Parser
 from .training.metrics import read_steps
 from .training.report import write_report
 from .training.run import FREE, LAST, resumed_config, Run
@@ -53,7 +53,7 @@ def report_parser() -> Parser:
                                               'val_image_dir', 'val_anno_path', 'mindrecord_dir')]
     about = ('Write report.html of a run: finished, stopped, killed, or still going on. No network is needed.\n'
              'If the pictures have moved, say where they are; if they are gone, there is less in it.')
-    parser = make_parser(called_as('report'), about, presets=False, shown=data)
+    parser = make_parser('python -m ssd_nb.report', about, presets=False, shown=data)
     parser.usage = f'{parser.prog} RUN [--data PATH]'
     parser.add_argument('run', metavar='RUN', help='folder of the run')
     return parser

@@ -17,7 +17,7 @@ from .detection.coco_eval import evaluate, format_report
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser
 from .errors import ConfigError, plain_errors
 from .files import alone_in
-from .fields import Parser, called_as
+from .fields import Parser
 from .data import mindrecord
 from .data.dataset import data_sentence
 from .data.records import Dataset
@@ -248,7 +248,7 @@ the run. Only one training at a time may write into a folder.'''
 # %% ../nbs/8_training/06_train.ipynb #main-code
 def train_parser() -> Parser:
     "All flags of the configuration, and --resume."
-    parser = make_parser(called_as('train'), HELP, path=True)
+    parser = make_parser('python -m ssd_nb.train', HELP, path=True)
     parser.add_argument('--resume', metavar='RUN',
                         help='go on with the interrupted run in this folder; its configuration is taken from there')
     return parser

@@ -18,7 +18,7 @@ from .backends.published import PUBLISHED, entry, get
 from .backends.tflite_file import read_openimages
 from .config import PRESETS, SSDConfig
 from .errors import CheckpointError, ConfigError, UserError, plain_errors
-from .fields import Parser, called_as, nearest
+from .fields import Parser, nearest
 from .networks.layers import NetworkConfig
 from safetensors.numpy import load_file
 
@@ -173,7 +173,7 @@ def about_weights(source: str, # a name of `PUBLISHED`, or a file
 def main(argv: Sequence[str] | None = None, # arguments; none takes the command line's
         ) -> None:
     "The command `python -m ssd_nb.weights`."
-    parser = Parser(prog=called_as('weights'), description=ABOUT, allow_abbrev=False,
+    parser = Parser(prog='python -m ssd_nb.weights', description=ABOUT, allow_abbrev=False,
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('action', choices=list(ACTIONS))
     parser.add_argument('names', nargs='*', metavar='NAME')

@@ -3,6 +3,7 @@
 The path is what stands in the index. Everything else of parts 1 to 4 is a side road, which keeps the same rules but
 for the length of the text. The other wings keep two of them: names are shown at work, and exercises are solved."""
 import ast, re
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 import pytest
@@ -120,6 +121,14 @@ def test_three_questions_whose_wrong_answers_are_explained(path):
         assert answer, f'{local(path)}: no folded answer to {question[:60]!r}'
         missing = [x for x in ('(a)', '(b)', '(c)') if x not in answer[0]]
         assert not missing, f'{local(path)}: the answer to {question[:60]!r} says nothing of {missing}'
+
+def test_no_letter_is_right_too_often():
+    "An answer begins with the letter that is right; over the path no letter is right in more than half of them."
+    answers = [FOLDED.search(question)[0] for path in concept_path() for question in quiz(path)]
+    letters = [re.search(r'</summary>\s*\(([abc])\)', answer) for answer in answers]
+    agree([f'an answer begins without its letter: {answer}' for answer, found in zip(answers, letters) if not found])
+    counts = Counter(found[1] for found in letters)
+    assert max(counts.values()) <= len(letters)/2, f'right answers: {dict(counts)}; permute the choices'
 
 PLAIN = ('negative', 'duplicate', 'class', 'label', 'detection', 'score', 'scale', 'cell', 'step', 'weight', 'crop',
          'shortcut')

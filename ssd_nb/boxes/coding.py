@@ -77,7 +77,7 @@ def encode_from(yxhw: np.ndarray, # [n, 4] objects
 def encode(yxyx: np.ndarray, # [N, 4] the object that each default box learns
            cfg: BoxConfig, # the numbers
           ) -> np.ndarray: # [N, 4] float32 locs
-    "Locs of one object for each default box (paper, equation 2). Raises `ValueError` for another number of objects."
+    "Locs of one object for each default box (paper, equation 2, in its code's units). `ValueError` for another number."
     if np.shape(yxyx) != (cfg.num_boxes, 4):
         raise ValueError(f'encode wants one object for each default box, [{cfg.num_boxes}, 4], not '
                          f'{list(np.shape(yxyx))}; match_and_encode takes the objects of an image, '

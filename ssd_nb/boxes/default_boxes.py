@@ -49,7 +49,7 @@ class BoxConfig(MapConfig):
         choices=('reference', 'paper', 'retina'))
     first_scale: float = number(.1,
         "side of the smallest default box, as a fraction of the image (layout reference)", low=.001, high=1)
-    min_scale: float = number(.2, "scale of the first feature map", low=.001, high=1)
+    min_scale: float = number(.2, "scale of the first feature map (but see first_scale)", low=.001, high=1)
     max_scale: float = number(.95, "scale of the last feature map", low=.001, high=1)
     scales: tuple[float, ...] = number((),
         "scale of each feature map and one more, in place of min_scale to max_scale and 1", low=.001, high=2)
@@ -81,7 +81,7 @@ class BoxConfig(MapConfig):
 def cells_of_maps(cfg: BoxConfig) -> tuple[int, ...]:
     "Cells along the side of each feature map: a stride of 2 halves them, rounding up."
     if cfg.map_sizes: return cfg.map_sizes
-    return tuple(math.ceil(cfg.image_size/(cfg.first_stride << k)) for k in range(len(cfg.aspect_ratios)))
+    return tuple(math.ceil(cfg.image_size/(cfg.first_stride*2**k)) for k in range(len(cfg.aspect_ratios)))
 
 # %% ../../nbs/1_boxes/01_default_boxes.ipynb #check-maps
 def check_maps(cfg: BoxConfig) -> None:
@@ -134,7 +134,7 @@ def reference_shapes(cfg: BoxConfig, # scales and ratios
 def paper_shapes(cfg: BoxConfig, # scales and ratios
                  k: int, # feature map
                 ) -> list[tuple[float, float]]: # height and width, at most 1
-    "Shapes at a cell of feature map `k` as the original SSD orders them: square, larger square, ratios."
+    "Shapes at a cell of feature map `k` in the original SSD's order: squares, then ratios. Cut as by torchvision."
     scale, following = box_scales(cfg)[k:k + 2]
     between = np.sqrt(scale*following)
     shapes = [(scale, scale), (between, between), *_elongated(scale, cfg.aspect_ratios[k])]
@@ -144,7 +144,7 @@ def paper_shapes(cfg: BoxConfig, # scales and ratios
 def retina_shapes(cfg: BoxConfig, # scales and ratios
                   k: int, # feature map
                  ) -> list[tuple[float, float]]: # height and width, fractions of the image
-    "Shapes at a cell of feature map `k` as RetinaNet has them: two squares, then two of each ratio, lying or standing."
+    "Shapes at a cell of feature map `k`: a RetinaNet's, with two sizes, not three. Squares, then each ratio in both."
     scale, following = box_scales(cfg)[k:k + 2]
     sizes = scale, np.sqrt(scale*following)
     pairs = [_elongated(size, cfg.aspect_ratios[k]) for size in sizes] # smaller and larger, in the same order

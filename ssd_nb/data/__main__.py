@@ -8,21 +8,21 @@ import sys
 from typing import Sequence
 from . import doctor, tools
 from .writing import WRITERS
-from ..errors import plain_errors
-from ..fields import called_as, nearest
+from ..errors import as_called, plain_errors
+from ..fields import nearest
 
 # %% auto #0
 __all__ = ['DATA_USAGE', 'main']
 
 # %% ../../nbs/6_data/16_command.ipynb #usage
-DATA_USAGE = f'''usage: {called_as("data")} COMMAND PATH ...
+DATA_USAGE = as_called(f'''usage: python -m ssd_nb.data COMMAND PATH ...
 
   check    what is wrong with a data set, before it is learnt
   show     a picture of some of its images with their objects
   convert  the same data set in another format: --to {{{",".join(WRITERS)}}} --out FOLDER
   split    a data set without splits, divided into train and val: --out FOLDER
 
-COMMAND --help lists the rest'''
+COMMAND --help lists the rest''')
 
 # %% ../../nbs/6_data/16_command.ipynb #main
 def main(argv: Sequence[str]) -> int: # exit status

@@ -22,8 +22,7 @@ from .plausible import doubts
 from .loader import check_batch, check_size
 from ..networks.table import least_batch
 from .records import Dataset
-from ..errors import ConfigError, DataError
-from ..fields import called_as
+from ..errors import ConfigError, DataError, as_called
 from ..images import load_image
 from ..captions import class_colour
 from ..visualize import panels, save_figure
@@ -265,9 +264,9 @@ def check(cfg: SSDConfig, # which data set
 def main(argv: Sequence[str]) -> int: # exit status
     "`python -m ssd_nb.data check ...`; exit status 2 for wrong usage."
     if argv[:1] != ['check']:
-        print(f'usage: {called_as("data")} check PATH ...; `check --help` lists the rest', file=sys.stderr)
+        print(as_called('usage: python -m ssd_nb.data check PATH ...; `check --help` lists the rest'), file=sys.stderr)
         return 0 if argv in (['-h'], ['--help']) else 2
-    parser = make_parser(f'{called_as("data")} check',
+    parser = make_parser('python -m ssd_nb.data check',
                          'Read a data set with all its images and report what is wrong with it.', path=True)
     parser.add_argument('--split', choices=('train', 'val', 'both'), default='both', help='what to check [both]')
     parser.add_argument('--picture', default='runs/data_check.png',

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Mapping, Sequence
 from ..boxes.coding import to_pixels
 from ..config import SSDConfig, config_from_args, make_parser
 from ..errors import ConfigError, DataError
-from ..fields import Parser, called_as
+from ..fields import Parser
 from ..images import load_image
 from ..visualize import save_figure, show_grid
 from .dataset import data_sentence, further_splits, is_divided, read_split, settled
@@ -81,7 +81,7 @@ HELP_OF = dict(show='Draw some images of a data set with their objects.',
 def tools_parser(command: str, # a key of `HELP_OF`
                 ) -> Parser:
     "The flags of a command: all of the configuration, and its own."
-    parser = make_parser(f'{called_as("data")} {command}', HELP_OF[command], path=True)
+    parser = make_parser(f'python -m ssd_nb.data {command}', HELP_OF[command], path=True)
     own = parser.add_argument_group(f'{command} alone')
     if command == 'show':
         own.add_argument('--split', choices=('train', 'val'), default='train', help='which images [train]')
