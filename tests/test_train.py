@@ -44,7 +44,7 @@ def test_eval_command_repeats_the_numbers_of_training(runs, tmp_path):
     folder, trained = runs[0]
     done = command('eval', '--checkpoint_path', folder, '--device', 'cpu', '--output_dir', tmp_path/'eval')
     assert done.stdout.split('mAP: ')[1].split()[0] == trained.stdout.split('mAP: ')[1].split()[0]
-    files = {'curves.png', 'detections.png', 'predictions.json', 'report.json', 'review.png'}
+    files = {'detections.png', 'precision.png', 'predictions.json', 'report.json', 'review.png'}
     assert {p.name for p in (tmp_path/'eval').iterdir()} == files
 
 @pytest.mark.parametrize('module, args, message', [

@@ -237,9 +237,12 @@ def test_answers_are_those_of_torchvision(name, backend, detectors, oracle, publ
         assert np.abs(ours[::oracle.EVERY] - published[f'{name}/{key}']).max() <= 1e-4*largest # measured: 6e-6
         assert np.abs(oracle.summary(ours) - published[f'{name}/{key}_all']).max() <= 1e-4*largest
     found = postprocess(locs, logits, np.array([cfg.image_shape]), cfg)[0]
-    assert found.labels.tolist() == published[f'{name}/labels'].tolist()
-    np.testing.assert_allclose(found.scores, published[f'{name}/scores'], atol=1e-5)
-    np.testing.assert_allclose(found.boxes, published[f'{name}/boxes'], atol=1e-2)
+    labels, scores, boxes = (published[f'{name}/{key}'] for key in ('labels', 'scores', 'boxes'))
+    assert len(found.labels) == len(labels)
+    for k in np.flatnonzero(scores > scores[-1] + 1e-5): # where the list is cut, the last bit of a score decides
+        same_box = np.abs(found.boxes - boxes[k]).max(1) <= 1e-2
+        same_score = np.abs(found.scores - scores[k]) <= 1e-5
+        assert (same_box & same_score & (found.labels == labels[k])).any()
 
 def test_transforms_of_the_detectors_come_with_them(detectors):
     for name, minimum, overlap, most in (('ssd300_vgg16', .01, .45, 200),
