@@ -4,9 +4,7 @@
 
 # %% ../nbs/8_training/06_train.ipynb #cell-002
 from __future__ import annotations
-import os
-import sys
-import time
+import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Sequence

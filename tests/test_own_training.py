@@ -105,6 +105,7 @@ def test_what_cannot_be_used_is_said(pictures, tmp_path):
     copy = Path(shutil.copytree(pictures, tmp_path/'copy'))
     broken = sorted(copy.rglob('*.jpg'))[0]
     broken.write_bytes(broken.read_bytes()[:300])
-    run = train(copy, output_dir=str(tmp_path/'run'), **{**QUICK, 'epoch_size': 1, 'val_fraction': 0, 'run_eval': False})
+    quick = QUICK | dict(epoch_size=1, val_fraction=0, run_eval=False)
+    run = train(copy, output_dir=str(tmp_path/'run'), **quick)
     log = (run.folder/'train.log').read_text(encoding='utf-8')
     assert re.search(rf'noticed in the data: 1 x unreadable image .*{broken.stem}.*data check', log)
