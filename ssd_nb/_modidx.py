@@ -955,6 +955,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'ssd_nb.data.findings.Findings.add': ('6_data/findings.html#findings.add', 'ssd_nb/data/findings.py'),
                                       'ssd_nb.data.findings.Findings.errors': ( '6_data/findings.html#findings.errors',
                                                                                 'ssd_nb/data/findings.py'),
+                                      'ssd_nb.data.findings.noticed': ('6_data/findings.html#noticed', 'ssd_nb/data/findings.py'),
                                       'ssd_nb.data.findings.place': ('6_data/findings.html#place', 'ssd_nb/data/findings.py'),
                                       'ssd_nb.data.findings.shorten': ('6_data/findings.html#shorten', 'ssd_nb/data/findings.py'),
                                       'ssd_nb.data.findings.stop': ('6_data/findings.html#stop', 'ssd_nb/data/findings.py'),

@@ -4,9 +4,7 @@
 
 # %% ../nbs/8_training/06_train.ipynb #cell-002
 from __future__ import annotations
-import os
-import sys
-import time
+import os, sys, time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Sequence
@@ -15,11 +13,12 @@ from tqdm import tqdm
 from .backends.session import LAUNCHED, Alone, Group, Session, join, launcher, make_session
 from .detection.coco_eval import evaluate, format_report
 from .config import SSDConfig, config_from_args, config_values, make_config, make_parser
-from .errors import ConfigError, plain_errors
+from .errors import ConfigError, as_called, plain_errors
 from .files import alone_in
 from .fields import Parser
 from .data import mindrecord
 from .data.dataset import data_sentence
+from .data.findings import noticed
 from .data.records import Dataset
 from .training.evaluation import detect_all, evaluation_due, save_evaluation
 from .training.report import evaluated_session, leave_report, report_if_stopped
@@ -224,6 +223,8 @@ def train(cfg: SSDConfig | str | Path | None = None, # all numbers; or the path 
             if run.writes: headers.save() # only now that there is a run, so that a mistake leaves nothing behind
         stack.enter_context(last_words(run))
         _greet(run, place, len(learn.records))
+        told = noticed(learn.findings)
+        if told: run.say(as_called(told))
         with report_if_stopped(run, learn, judge): train_epochs(session, loader, judge, run, place, stop)
         leave_report(session, learn, judge, run, stop)
     return run

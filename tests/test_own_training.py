@@ -99,3 +99,13 @@ def test_help_speaks_as_the_command_was_called(monkeypatch):
         said = train_parser().format_help()
         assert said.startswith(f'usage: {shown} [PATH]') and f'  {shown} PICTURES' in said
         assert ('python -m' in said) == (called != '/usr/bin/ssd_nb')
+
+def test_what_cannot_be_used_is_said(pictures, tmp_path):
+    "A training that goes on without a broken picture names it, in its log, too."
+    copy = Path(shutil.copytree(pictures, tmp_path/'copy'))
+    broken = sorted(copy.rglob('*.jpg'))[0]
+    broken.write_bytes(broken.read_bytes()[:300])
+    quick = QUICK | dict(epoch_size=1, val_fraction=0, run_eval=False)
+    run = train(copy, output_dir=str(tmp_path/'run'), **quick)
+    log = (run.folder/'train.log').read_text(encoding='utf-8')
+    assert re.search(rf'noticed in the data: 1 x unreadable image .*{broken.stem}.*data check', log)

@@ -10,7 +10,8 @@ from typing import Sequence
 from ..errors import DataError
 
 # %% auto #0
-__all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings', 'place', 'stopping', 'stop', 'shorten']
+__all__ = ['ERRORS', 'WARNINGS', 'NOTES', 'KINDS', 'FATAL', 'Finding', 'Findings', 'place', 'stopping', 'stop', 'noticed',
+           'shorten']
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-012
 ERRORS = { # kind: remedy
@@ -133,6 +134,17 @@ def stop(findings: Sequence[Finding], # what the readers noted
                     'What next? `python -m ssd_nb.data check` lists everything. --on_bad_data skip leaves faulty '
                     'objects and unreadable images out, --on_bad_data clip also cuts boxes at the edge of the image. '
                     'Only the check decodes every image; one that it calls damaged must be replaced.')
+
+# %% ../../nbs/6_data/01_findings.ipynb #noticed
+def noticed(findings: Sequence[Finding], # of a split that is used all the same
+           ) -> str: # a sentence; '' if there are notes alone
+    "How many findings of each kind there are, and the first of each."
+    of_kind: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.severity != 'note': of_kind.setdefault(finding.kind, []).append(finding)
+    if not of_kind: return ''
+    counts = [f'{len(found)} x {kind} (first: {min(found, key=place).source})' for kind, found in of_kind.items()]
+    return f'noticed in the data: {", ".join(counts)}; `python -m ssd_nb.data check` lists everything with its remedy'
 
 # %% ../../nbs/6_data/01_findings.ipynb #cell-026
 def shorten(names: Sequence[str], # any number
