@@ -53,14 +53,24 @@ def locked(path: Path, # a file that need not exist; removed at the end
         finally: path.unlink()
 
 # %% ../nbs/0_tools/02_files.ipynb #hold
-def _hold(path: Path) -> Any:
-    "The lock's open file; None if another process holds it."
-    import fcntl # Unix alone has it
-    file = open(path, 'w', encoding='utf-8')
-    with suppress(OSError):
+def _take(file: Any) -> None:
+    "Lock an open file; `OSError` if another process has it."
+    if sys.platform == 'win32':
+        import msvcrt # Windows alone has it
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        import fcntl # Unix alone has it
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # its last holder may just have removed it
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
+
+# %% ../nbs/0_tools/02_files.ipynb #hold-2
+def _hold(path: Path) -> Any:
+    "The lock's open file; None if another process holds it. A file system without locks keeps nobody out."
+    file = open(path, 'a+', encoding='utf-8')
+    held = False
+    try: _take(file)
+    except OSError as e: held = e.errno in (errno.EACCES, errno.EAGAIN)
+    # its last holder may just have removed it
+    if not held and path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino: return file
     file.close()
     return None
 
@@ -70,11 +80,9 @@ def alone_in(folder: Path, # that this process is going to write into
             ) -> Iterator[None]:
     "Only this process is inside. Raises `ConfigError` at once if another one is; one that was killed is not."
     path = folder/'.lock'
-    file = open(path, 'a+', encoding='utf-8')
-    try: _take(file)
-    except OSError as e:
-        if e.errno in (errno.EACCES, errno.EAGAIN): raise _taken(folder, file) from e
-    if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino: raise _taken(folder, file)
+    file = _hold(path)
+    if file is None:
+        raise ConfigError(f'{folder}: {_holder(path)} is writing into this folder; wait until it has ended, or end it')
     with file:
         file.truncate(0)
         print(os.getpid(), file=file, flush=True)
@@ -83,23 +91,11 @@ def alone_in(folder: Path, # that this process is going to write into
             with suppress(OSError): path.unlink() # Windows keeps a file that is open
 
 # %% ../nbs/0_tools/02_files.ipynb #alone-2
-def _take(file: Any) -> None:
-    "Lock an open file for this process; `OSError` if another one has it."
-    if sys.platform == 'win32':
-        import msvcrt # Windows alone has it
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl # Unix alone has it
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-def _taken(folder: Path, file: Any) -> ConfigError:
-    "Who is inside, and what to do."
+def _holder(path: Path) -> str:
+    "Who has written a number into a lock, in words."
     pid = ''
-    with file, suppress(OSError):
-        file.seek(0)
-        pid = file.read().strip()
-    who = f'process {pid}' if pid else 'another process'
-    return ConfigError(f'{folder}: {who} is writing into this folder; wait until it has ended, or end it')
+    with suppress(OSError): pid = path.read_text(encoding='utf-8').strip() # Windows refuses to read it
+    return f'process {pid}' if pid else 'another process'
 
 # %% ../nbs/0_tools/02_files.ipynb #cell-041
 def next_folder(stem: str | Path, # e.g. runs/shapes
