@@ -20,7 +20,7 @@ from .eval import check_clear, state_told
 from .fields import Parser
 from .files import next_folder, replacing
 from .training.evaluation import LOOK
-from .video import Film, camera_number, check_video, detect_video, film_targets, free_names, is_video
+from .video import Video, camera_number, check_video, detect_video, video_targets, free_names, is_video
 from .weights import find_checkpoint, load
 
 # %% auto #0
@@ -179,10 +179,10 @@ def images_parser(name: str, # of the command
 
 # %% ../nbs/9_use/02_predict.ipynb #predict-parser
 PREDICT_HELP = f"""Detect objects in pictures: each with its boxes drawn, and predictions.json in COCO's result format.
-In films and from cameras: a film with boxes, and what was found in each frame as JSON.
+In videos and from cameras: a video with boxes, and what was found in each frame as JSON.
 
   {{0}} runs/pets-001 photo.jpg folder 'more/**/*.png'
-  {{0}} runs/pets-001 film.mp4 --min_score Cat=0.3,Dog=0.6,0.5
+  {{0}} runs/pets-001 video.mp4 --min_score Cat=0.3,Dog=0.6,0.5
   {{0}} runs/pets-001 camera:0 --frames 500
   {{0}} photo.jpg                           with published weights, which know 23 kinds of things
 
@@ -197,19 +197,19 @@ def predict_parser() -> Parser:
     group.add_argument('--format', choices=('json', *FORMATS), default='json',
                        help='label files beside the pictures, too: yolo or voc [json: predictions.json only]')
     group.add_argument('--frames', type=int, default=0, metavar='N',
-                       help='stop after so many frames of a film or camera; 0 takes all [0]')
+                       help='stop after so many frames of a video or camera; 0 takes all [0]')
     return parser
 
 # %% ../nbs/9_use/02_predict.ipynb #sources
 def sources(names: Sequence[str], # what was given as images
-           ) -> tuple[list[Path], list[Film]]: # images, perhaps; films and cameras
+           ) -> tuple[list[Path], list[Video]]: # images, perhaps; videos and cameras
     "What to look at, all of it there. Raises `UserError` for a missing file, `DataError` for a video without frames."
     cameras = [camera_number(name) for name in names]
     files = image_files([name for name, camera in zip(names, cameras) if camera is None])
-    films: list[Film] = [path for path in files if is_video(path)]
-    films += [camera for camera in cameras if camera is not None]
-    for film in films: check_video(film)
-    return [path for path in files if not is_video(path)], films
+    videos: list[Video] = [path for path in files if is_video(path)]
+    videos += [camera for camera in cameras if camera is not None]
+    for video in videos: check_video(video)
+    return [path for path in files if not is_video(path)], videos
 
 # %% ../nbs/9_use/02_predict.ipynb #prepared
 def _prepared(args: Namespace) -> tuple[Detector, Path]:
@@ -235,12 +235,12 @@ def main(argv: Sequence[str] | None = None, # arguments; none takes the command 
         args = predict_parser().parse_args(argv)
         if args.frames < 0: raise ConfigError(f'frames: {args.frames} is below the least possible value, 0')
         take_weights(args)
-        if not args.images: raise ConfigError(f'images: which? name pictures or a film after {args.checkpoint_path}')
-        images, films = sources(args.images)
+        if not args.images: raise ConfigError(f'images: which? name pictures or a video after {args.checkpoint_path}')
+        images, videos = sources(args.images)
         detector, folder = _prepared(args)
-        targets = film_targets(films, folder)
+        targets = video_targets(videos, folder)
         if images: predict(images, detector, folder, args.format)
-        for film, target in targets.items(): print(detect_video(film, detector, target, args.frames))
+        for video, target in targets.items(): print(detect_video(video, detector, target, args.frames))
 
 # %% ../nbs/9_use/02_predict.ipynb #cell-048
 if __name__ == '__main__' and '__file__' in globals(): main() # as a command; a notebook has no __file__

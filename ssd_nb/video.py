@@ -22,20 +22,20 @@ from .errors import DataError, UserError, later
 from .files import replacing
 
 cv2, Image, ImageDraw, ImageFont = map(later, ('cv2', 'PIL.Image', 'PIL.ImageDraw', 'PIL.ImageFont')) # when used
-os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8') # silent as well, from its first film on
+os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8') # silent as well, from its first video on
 fonts, letters = later('matplotlib.font_manager'), later('ssd_nb.letters')
 
 # %% auto #0
-__all__ = ['cv2', 'Image', 'ImageDraw', 'ImageFont', 'fonts', 'letters', 'VIDEO_SUFFIXES', 'Film', 'is_video', 'camera_number',
+__all__ = ['cv2', 'Image', 'ImageDraw', 'ImageFont', 'fonts', 'letters', 'VIDEO_SUFFIXES', 'Video', 'is_video', 'camera_number',
            'opened', 'frames_of', 'check_video', 'detect_frames', 'caption_font', 'in_bytes', 'draw_frame', 'recording',
-           'frame_rows', 'free_names', 'film_targets', 'speed_and_length', 'detect_video']
+           'frame_rows', 'free_names', 'video_targets', 'speed_and_length', 'detect_video']
 
 # %% ../nbs/9_use/01c_video.ipynb #sources
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv')
 
 # %% ../nbs/9_use/01c_video.ipynb #sources-2
 def is_video(path: Path) -> bool:
-    "Whether a file name promises a film."
+    "Whether a file name promises a video."
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 # %% ../nbs/9_use/01c_video.ipynb #sources-3
@@ -49,7 +49,7 @@ def camera_number(name: str) -> int | None: # none: this is no camera
 @contextmanager
 def opened(source: Path | int, # a file, or the number of a camera
           ) -> Iterator[Any]: # OpenCV's capture
-    "A film or camera. Raises `DataError` for one that cannot be opened."
+    "A video or camera. Raises `DataError` for one that cannot be opened."
     cv2.setLogLevel(0) # what is wrong is said below
     capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
     try:
@@ -69,7 +69,7 @@ def frames_of(capture: Any, # of `opened`
 
 # %% ../nbs/9_use/01c_video.ipynb #opened-3
 def check_video(source: Path | int) -> None:
-    "Raise `DataError` for a film or camera that gives no frame."
+    "Raise `DataError` for a video or camera that gives no frame."
     with opened(source) as capture:
         if next(frames_of(capture), None) is not None: return
     raise DataError(f'{source}: a video without a frame that can be decoded; record or convert it again')
@@ -123,10 +123,10 @@ def draw_frame(frame: np.ndarray, # [H, W, 3] uint8 RGB
 
 # %% ../nbs/9_use/01c_video.ipynb #recording
 @contextmanager
-def recording(path: Path, # the film, *.mp4
+def recording(path: Path, # the video, *.mp4
               speed: float, # frames per second
              ) -> Iterator[Callable[[np.ndarray], None]]: # takes RGB frames, all of one size
-    "Write a film, whole or not at all. Raises `DataError` if this OpenCV cannot write MP4."
+    "Write a video, whole or not at all. Raises `DataError` if this OpenCV cannot write MP4."
     writers: list[Any] = []
     with replacing(path) as beside:
         work = beside.with_name(f'{beside.name}.mp4') # OpenCV chooses the format by the ending
@@ -147,7 +147,7 @@ def _writer(path: Path, speed: float, frame: np.ndarray) -> Any:
     height, width = frame.shape[:2]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), speed, (width, height))
     if writer.isOpened(): return writer
-    raise DataError(f'{path}: this OpenCV cannot write MP4 films; install opencv-python-headless')
+    raise DataError(f'{path}: this OpenCV cannot write MP4 videos; install opencv-python-headless')
 
 # %% ../nbs/9_use/01c_video.ipynb #frame-rows
 def frame_rows(number: int, # of the frame, from 0
@@ -173,34 +173,34 @@ def free_names(wanted: Sequence[str], # names without endings
         used.add(out[-1])
     return out
 
-# %% ../nbs/9_use/01c_video.ipynb #film-targets
-Film = Union[Path, int] # a file, or the number of a camera
+# %% ../nbs/9_use/01c_video.ipynb #video-targets
+Video = Union[Path, int] # a file, or the number of a camera
 
-def film_targets(sources: Sequence[Film], # each once
+def video_targets(sources: Sequence[Video], # each once
                  folder: Path, # where to
-                ) -> dict[Film, Path]:
-    "Where the film with boxes of each goes. Raises `UserError` if that is one of the films."
+                ) -> dict[Video, Path]:
+    "Where the video with boxes of each goes. Raises `UserError` if that is one of the videos."
     names = [source.stem if isinstance(source, Path) else f'camera-{source}' for source in sources]
     out = {source: folder/f'{name}.mp4' for source, name in zip(sources, free_names(names))}
     files = {source.resolve() for source in sources if isinstance(source, Path)}
     clash = sorted(files & {path.resolve() for path in out.values()})
-    if clash: raise UserError(f'output_dir: the film would replace {clash[0]} itself; choose another folder')
+    if clash: raise UserError(f'output_dir: the video would replace {clash[0]} itself; choose another folder')
     return out
 
 # %% ../nbs/9_use/01c_video.ipynb #speed-and-length
 def speed_and_length(capture: Any, # of `opened`
                     ) -> tuple[float, int | None]: # frames per second, frames; none: unknown
-    "What a film says of itself; 25 frames per second where it says nothing that can be."
+    "What a video says of itself; 25 frames per second where it says nothing that can be."
     speed, length = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     return speed if 1 <= speed <= 240 else 25., length if length > 0 else None
 
 # %% ../nbs/9_use/01c_video.ipynb #detect-video
-def detect_video(source: Film, # a file, or the number of a camera
+def detect_video(source: Video, # a file, or the number of a camera
                  detector: Detector, # the network
-                 target: Path, # film to write, *.mp4; its list goes beside it
+                 target: Path, # video to write, *.mp4; its list goes beside it
                  most: int = 0, # frames; 0 takes all
                 ) -> str: # what to say
-    "Detect in a film: a film with boxes, and a list. Ctrl-C ends a camera's film, which is kept."
+    "Detect in a video: a video with boxes, and a list. Ctrl-C ends a camera's video, which is kept."
     live = isinstance(source, int)
     rows: list[dict] = []
     count, begun = 0, time.perf_counter()

@@ -22,7 +22,7 @@ from ssd_nb.images import pixels
 from ssd_nb.predict import detect_files, main, number_images, picture_paths, predict, predict_parser
 from ssd_nb.learning.drawings import CLASSES
 from ssd_nb.learning.shapes import write_shapes
-from ssd_nb.video import film_targets, frames_of, opened
+from ssd_nb.video import video_targets, frames_of, opened
 
 @pytest.fixture(scope='module')
 def cfg(tmp_path_factory):
@@ -124,8 +124,8 @@ def test_what_is_no_image_is_passed_over(checkpoint, tmp_path, capsys):
     both = [found for _, found in detect_files([folder/'d.txt', folder/'a.png'], detector)]
     assert [type(found).__name__ for found in both] == ['DataError', 'Detections']
 
-def film(path, frames=6, size=(64, 48)):
-    "A short film of noise."
+def video(path, frames=6, size=(64, 48)):
+    "A short video of noise."
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 10, size)
     rng = np.random.default_rng(0)
     for _ in range(frames): writer.write(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
@@ -136,10 +136,10 @@ def film(path, frames=6, size=(64, 48)):
 def inputs(cfg, checkpoint, tmp_path_factory):
     "Everything that a command line of the tables below may name."
     folder = mixed_folder(tmp_path_factory.mktemp('inputs')/'mixed')
-    whole = film(folder.parent/'film.mp4')
+    whole = video(folder.parent/'video.mp4')
     (folder.parent/'cut.mp4').write_bytes(whole.read_bytes()[:900])
     (folder.parent/'empty.avi').touch()
-    (folder.parent/'words.mov').write_text('no film', encoding='utf-8')
+    (folder.parent/'words.mov').write_text('no video', encoding='utf-8')
     (folder.parent/'bare').mkdir()
     (folder.parent/'net.safetensors').write_bytes(checkpoint.read_bytes())
     (folder.parent/'half.safetensors').write_bytes(checkpoint.read_bytes()[:5000])
@@ -154,7 +154,7 @@ MISTAKES = [ # arguments of `predict`, and what the sentence must say
     ('cut.mp4', 'cut.mp4: not a readable video; is it whole'),
     ('empty.avi', 'empty.avi: not a readable video'),
     ('words.mov', 'words.mov: not a readable video'),
-    ('film.mp4 cut.mp4', 'cut.mp4: not a readable video'),
+    ('video.mp4 cut.mp4', 'cut.mp4: not a readable video'),
     ('camera:77', 'camera:77: there is no such camera'),
     ('camera:front', 'camera:front: which camera? give its number'),
     ('mixed/[bcd].*', 'none of the 3 files is an image'),
@@ -181,8 +181,8 @@ MISTAKES = [ # arguments of `predict`, and what the sentence must say
     ('mixed --batch_size 0', 'batch_size: 0 is below the least possible value'),
     ('mixed --class_num 3', 'class_num: 3 does not fit'),
     ('mixed/a.png --output_dir mixed', 'the picture would replace'),
-    ('film.mp4 --output_dir .', 'the film would replace'),
-    ('mixed --output_dir film.mp4', 'film.mp4'),
+    ('video.mp4 --output_dir .', 'the video would replace'),
+    ('mixed --output_dir video.mp4', 'video.mp4'),
     ('mixed --config no.yaml', 'no.yaml: cannot be read as a YAML file')]
 
 @pytest.mark.parametrize('words, message', MISTAKES)
@@ -198,19 +198,19 @@ def test_mistakes_name_place_and_remedy(words, message, inputs, monkeypatch, cap
     assert e.value.code == 2 and message in err and 'Traceback' not in err, err
     assert sorted(inputs.rglob('*')) == before
 
-def test_films_are_looked_at_frame_by_frame(inputs, tmp_path, capsys):
+def test_videos_are_looked_at_frame_by_frame(inputs, tmp_path, capsys):
     args = ['--checkpoint_path', str(inputs/'net.safetensors'), '--min_score', '.02', '--max_boxes', '3']
-    main([str(inputs/'film.mp4'), str(inputs/'mixed'/'a.png'), *args, '--output_dir', str(tmp_path), '--frames', '4'])
+    main([str(inputs/'video.mp4'), str(inputs/'mixed'/'a.png'), *args, '--output_dir', str(tmp_path), '--frames', '4'])
     said = capsys.readouterr().out
     assert '4 frames at ' in said and ' frames per second' in said and '1 image, ' in said
-    names = {'film.mp4', 'film-frames.json', 'a.png', 'predictions.json'}
+    names = {'video.mp4', 'video-frames.json', 'a.png', 'predictions.json'}
     assert {p.name for p in tmp_path.iterdir()} == names
-    rows = json.loads((tmp_path/'film-frames.json').read_text(encoding='utf-8'))
+    rows = json.loads((tmp_path/'video-frames.json').read_text(encoding='utf-8'))
     assert {row['frame'] for row in rows} <= {0, 1, 2, 3} and all(row['seconds'] == row['frame']/10 for row in rows)
-    with opened(tmp_path/'film.mp4') as capture: frames = list(frames_of(capture))
+    with opened(tmp_path/'video.mp4') as capture: frames = list(frames_of(capture))
     assert [frame.shape for frame in frames] == [(48, 64, 3)]*4
     detector = load_detector(inputs/'net.safetensors', min_score=.02, max_boxes=3)
-    with opened(inputs/'film.mp4') as capture: wanted = detect(list(frames_of(capture))[:4], detector)
+    with opened(inputs/'video.mp4') as capture: wanted = detect(list(frames_of(capture))[:4], detector)
     found = [sum(row['frame'] == k for row in rows) for k in range(4)]
     assert found == [len(d) for d in wanted] and sum(found)
 
@@ -328,8 +328,8 @@ def test_no_picture_takes_the_name_of_another_file(tmp_path):
     paths = [tmp_path/name for name in ('a.png', 'a.jpg', 'a-2.png', 'demo.png', 'classes.jpg')]
     names = [p.name for p in picture_paths(paths, tmp_path/'out', taken=('demo', 'classes')).values()]
     assert names == ['a.png', 'a-2.png', 'a-2-2.png', 'demo-2.png', 'classes-2.png']
-    films = film_targets([Path('a/pan.mp4'), Path('b/pan.mp4'), Path('pan-2.avi')], tmp_path)
-    assert [p.name for p in films.values()] == ['pan.mp4', 'pan-2.mp4', 'pan-2-2.mp4']
+    videos = video_targets([Path('a/pan.mp4'), Path('b/pan.mp4'), Path('pan-2.avi')], tmp_path)
+    assert [p.name for p in videos.values()] == ['pan.mp4', 'pan-2.mp4', 'pan-2-2.mp4']
 
 def test_a_run_is_not_taken_for_pictures(checkpoint):
     (checkpoint.parent/'metrics.csv').touch()
