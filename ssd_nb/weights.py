@@ -12,7 +12,7 @@ from typing import Any, Sequence
 from . import checkpoint
 from .backends.ckpt import read_ckpt
 from .backends.families import FAMILIES, family_of, translate
-from .backends.places import Arrays
+from .backends.layer_names import Arrays
 from .backends.pth_file import read_pth
 from .backends.published import PUBLISHED, entry, get
 from .backends.tflite_file import read_openimages

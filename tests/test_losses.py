@@ -1,4 +1,5 @@
 "The losses as they are specified: what they choose, what they weigh, and how they change."
+import math
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -64,3 +65,16 @@ def test_the_class_loss_decides_the_score_function():
     cfg = SSDConfig.preset('tiny', class_loss='hard_negatives')
     assert cfg.score_function == 'softmax' and cfg.replace(class_loss='focal').score_function == 'sigmoid'
     assert SSDConfig().score_function == 'sigmoid' and SSDConfig.preset('ssd300_vgg16').score_function == 'softmax'
+
+@pytest.mark.parametrize('alpha', [.25, .75, 1.])
+def test_alpha_weighs_yes_and_the_rest_weighs_no(alpha):
+    "The focal loss term by term, in plain Python."
+    locs, logits, _, labels = batch_of(4)
+    cfg, total = LossConfig(alpha=alpha), 0.
+    for image, row in enumerate(labels):
+        for box, label in enumerate(row):
+            for column, x in enumerate(logits[image, box]):
+                p = 1/(1 + math.exp(-x))
+                right, weight = (p, alpha) if column == label else (1 - p, 1 - alpha)
+                total -= weight*(1 - right)**cfg.gamma*math.log(right)
+    assert np.isclose(batch_loss(locs, logits, locs, labels, cfg), total/(labels > 0).sum())

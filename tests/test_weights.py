@@ -6,7 +6,7 @@ from conftest import BACKEND, FRAMEWORKS, command
 from ssd_nb import weights
 from ssd_nb.backends.ckpt import write_ckpt
 from ssd_nb.backends.families import FAMILIES, config_of, family_of, translate
-from ssd_nb.backends.places import names_of
+from ssd_nb.backends.layer_names import names_of
 from ssd_nb.backends.published import Published, fetch_address
 from ssd_nb.backends.session import make_session
 from ssd_nb.checkpoint import load as load_file, save

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable
 import numpy as np
-from .places import (
+from .layer_names import (
     MINDCV, TIMM, TORCHVISION, Arrays, Blocks, Places, mindcv_ssd_places, mobilenet_places, names_of, resnet_places,
     ssd_lite_places, ssd_vgg_places, thinned_classifier, vgg_places, without_untrained, y_first)
 from .reference import ASIDE as OPTIMISER, MOMENTS, canonical
